@@ -1,0 +1,48 @@
+# Everything runs in .venv, which is made from a bare python3 the first time it is needed.
+PYTHON ?= python3
+BIN := .venv/bin
+export DAGSTER_HOME := $(CURDIR)
+# One thread a process: the work is split by process where it is split at all, and results do not depend on cores.
+export OMP_NUM_THREADS := 1
+export OPENBLAS_NUM_THREADS := 1
+
+.PHONY: help demo ui test test-all lint format constraints clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+.venv/installed: pyproject.toml constraints.txt
+	@echo "Installing into .venv (about 700 MB, once) ..."
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "Python 3.11, 3.12 or 3.13 is needed; $(PYTHON) is $$($(PYTHON) -V). Try: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[test,lint]' || \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,lint]'
+	@touch $@
+
+demo: .venv/installed ## 60 simulated days of 50 tokens, from raw hours to paper orders, in a few minutes
+	@$(BIN)/python -m breakout_assets demo
+
+ui: .venv/installed ## the Dagster UI on http://127.0.0.1:3000, with schedules and sensors
+	@$(BIN)/dagster dev --host 127.0.0.1 --port 3000
+
+test: .venv/installed ## all tests
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+lint: .venv/installed ## ruff, mypy --strict, and whether Dagster can load the definitions
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/dagster definitions validate 2>&1 | tail -n 1
+
+format: .venv/installed ## let ruff fix and format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+constraints: .venv/installed ## resolve constraints.txt anew from pyproject.toml
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --no-annotate --no-header \
+		--no-emit-index-url pyproject.toml --output-file constraints.txt
+
+clean: ## remove .venv, the embedded store and the Dagster instance
+	rm -rf .venv data .dagster artefacts
