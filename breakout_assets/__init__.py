@@ -1,0 +1,1 @@
+"""Breakout platform: hourly crypto listings become labels, indicators, models, predictions and paper orders."""

@@ -1,0 +1,188 @@
+"""Every setting of the platform: one typed object, read from `BREAKOUT_*` variables and from `.env`.
+
+Secrets are known by name here and read only at the moment they are used, so that neither this object nor anything
+that prints it can hold one.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from datetime import date
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from dotenv import dotenv_values
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from breakout_assets.errors import SettingsError
+from breakout_assets.learning.recipes import recipe
+
+PREFIX: Final = "BREAKOUT_"
+
+# Variables whose value is never kept: name without prefix -> what it is.
+SECRETS: Final[dict[str, str]] = {
+    "CMC_API_KEY": "key of your CoinMarketCap account; sent in a header, only when a listing is fetched",
+    "MAIL_PASSWORD": "password of the mail account",
+}
+
+
+def _fault_names(text: str) -> str:
+    from breakout_assets.market.faults import FAULTS  # imported late: it brings pandas, which --help can do without
+
+    unknown = sorted(set(filter(None, map(str.strip, text.split(",")))) - set(FAULTS))
+    if unknown:
+        raise ValueError(f"unknown fault {', '.join(unknown)}; known are {', '.join(sorted(FAULTS))}")
+    return text
+
+
+def _recipe_name(text: str) -> str:
+    try:
+        recipe(text)
+    except SettingsError as error:
+        raise ValueError(str(error)) from None
+    return text
+
+
+def _matches(pattern: str, meaning: str, text: str) -> str:
+    if text and not re.fullmatch(pattern, text):
+        raise ValueError(meaning)
+    return text
+
+
+_STORE = partial(_matches, r"s3://[^/]+(/.*)?|(?!\w+://).+", "must be a folder or s3://bucket/prefix")
+_URL = partial(_matches, r"https?://\S+", "must begin with http:// or https://")
+Share = Annotated[Decimal, Field(ge=0, lt=1)]
+
+
+class Settings(BaseModel):
+    """All settings. A field `x` is the variable `BREAKOUT_X`; its description is the documentation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    store: Annotated[str, AfterValidator(_STORE)] = Field(
+        "./data", description="where everything is kept: a folder, or `s3://bucket/prefix`"
+    )
+    s3_endpoint: Annotated[str, AfterValidator(_URL)] = Field(
+        "", description="URL of an S3-compatible server; empty means AWS"
+    )
+    start: date = Field(date(2024, 1, 1), description="first day of all partitions, UTC")
+    raw_format: Literal["csv", "parquet"] = Field("csv", description="how new snapshots are written; both are read")
+    source: Literal["simulated", "coinmarketcap", "files"] = Field(
+        "simulated",
+        description="where new hours come from: `simulated` (an invented market), `coinmarketcap` (needs a key), "
+        "`files` (nothing is fetched: hours are imported, or another collector writes them)",
+    )
+    sim_seed: int = Field(1, ge=0, description="seed of the simulated market")
+    sim_tokens: int = Field(50, ge=1, le=5000, description="number of simulated tokens")
+    sim_signal: float = Field(0.15, ge=0, le=0.3, description="strength of the planted signal, 0 = pure noise")
+    sim_faults: Annotated[str, AfterValidator(_fault_names)] = Field(
+        "", description="comma-separated faults to inject into the simulated market, e.g. `stale_price,missing_hours`"
+    )
+    cmc_url: Annotated[str, AfterValidator(_URL)] = Field(
+        "https://pro-api.coinmarketcap.com", description="address of the CoinMarketCap API"
+    )
+    cmc_version: Literal["v1", "v3"] = Field("v3", description="version of its listing endpoint")
+    cmc_limit: int = Field(1250, ge=1, le=5000, description="coins asked for in each hour (1 credit per 200)")
+    recipe: Annotated[str, AfterValidator(_recipe_name)] = Field(
+        "blog_fixed", description="how models are trained: `blog_fixed` or `blog_exact` (reference)"
+    )
+    ledger: str = Field(
+        "", description="file of the order ledger (SQLite); empty means `ledger.sqlite` in the store folder"
+    )
+    replay: bool = Field(
+        False, description="treat every hour as if it had just begun, to paper-trade a recorded past; paper only"
+    )
+    cash: Decimal = Field(Decimal(10000), gt=0, description="cash that the paper account begins with, USD")
+    order_fraction: Annotated[Decimal, Field(gt=0, le=1)] = Field(
+        Decimal("0.02"), description="size of one entry as a share of equity"
+    )
+    max_positions: int = Field(20, ge=1, description="most positions open at once")
+    fee: Share = Field(Decimal("0.0025"), description="fee per side, share of the order's value")
+    slippage: Share = Field(Decimal("0.005"), description="price moved against each fill, share of the price")
+    max_volume_share: Annotated[Decimal, Field(gt=0, le=1)] = Field(
+        Decimal("0.001"), description="largest order as a share of the token's 24-hour volume"
+    )
+    max_order_age: int = Field(2, ge=1, le=24, description="hours after which an hour is too old to trade on")
+    mail_host: str = Field("", description="SMTP server; empty means that nothing is mailed")
+    mail_port: int = Field(587, ge=1, le=65535, description="its port")
+    mail_security: Literal["starttls", "tls", "none"] = Field("starttls", description="encryption of the connection")
+    mail_user: str = Field("", description="account name; empty means no login")
+    mail_from: str = Field("", description="sender's address")
+    mail_to: str = Field("", description="recipients' addresses, comma-separated")
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Refuse combinations that cannot work."""
+        if self.store.startswith("s3://") and not self.ledger:
+            raise ValueError("BREAKOUT_LEDGER must name a local file when BREAKOUT_STORE is a bucket")
+        if self.replay and self.source == "coinmarketcap":
+            raise ValueError(
+                "BREAKOUT_REPLAY=true needs BREAKOUT_SOURCE=files or simulated: a live listing has no past"
+            )
+        if self.mail_host and not (self.mail_from and self.mail_to):
+            raise ValueError("BREAKOUT_MAIL_FROM and BREAKOUT_MAIL_TO must be set when BREAKOUT_MAIL_HOST is set")
+
+    @property
+    def faults(self) -> frozenset[str]:
+        """The injected faults as a set."""
+        return frozenset(filter(None, map(str.strip, self.sim_faults.split(","))))
+
+    @property
+    def ledger_file(self) -> Path:
+        """The file that holds the order ledger."""
+        return Path(self.ledger) if self.ledger else Path(self.store) / "ledger.sqlite"
+
+
+def environment(folder: Path | None = None) -> dict[str, str]:
+    """The `BREAKOUT_*` variables: the process's own first, then those of `.env` in the working folder."""
+    dotenv = dotenv_values((folder or Path.cwd()) / ".env")
+    merged = {**{k: v for k, v in dotenv.items() if v is not None}, **os.environ}
+    return {name: value for name, value in merged.items() if name.startswith(PREFIX)}
+
+
+def load_settings(variables: Mapping[str, str] | None = None) -> Settings:
+    """The settings of these variables (default: of the environment).
+
+    Raises:
+        SettingsError: a variable is unknown or its value impossible; one sentence names it.
+    """
+    given = environment() if variables is None else variables
+    values = {}
+    for variable, value in given.items():
+        name = variable.removeprefix(PREFIX)
+        if name in SECRETS:
+            continue
+        if name.lower() not in Settings.model_fields or name != name.upper():
+            raise SettingsError(f"{variable} is not a setting; `python -m breakout_assets settings` lists them.")
+        if value.strip():  # an empty variable means "not set", as a line without a value in .env does
+            values[name.lower()] = value.strip()
+    try:
+        return Settings(**values)  # type: ignore[arg-type]  # pydantic parses the text of each variable
+    except ValidationError as error:
+        raise SettingsError(_sentence(error)) from None
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    message = str(first["msg"]).removeprefix("Value error, ")
+    if not first["loc"]:
+        return f"{message}."
+    field = str(first["loc"][0])
+    return f"{PREFIX}{field.upper()}={first['input']!r} is not possible: {message}."
+
+
+def read_secret(name: str) -> str:
+    """The value of a secret, now; empty if it is not set. `name` is a key of `SECRETS`."""
+    if name not in SECRETS:
+        raise KeyError(name)
+    return environment().get(PREFIX + name, "").strip()
+
+
+def settings_table() -> list[tuple[str, str, str]]:
+    """Variable, default and meaning of every setting and secret, in order."""
+    rows = [
+        (PREFIX + name.upper(), str(field.default), field.description or "")
+        for name, field in Settings.model_fields.items()
+    ]
+    return rows + [(PREFIX + name, "", f"secret: {meaning}") for name, meaning in SECRETS.items()]

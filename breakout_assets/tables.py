@@ -1,0 +1,112 @@
+"""The storage contract: the columns and types of every derived table.
+
+Users script against these names. A frame is brought into its contract before it is written, so that an empty or
+all-null column has the same type in every file.
+"""
+
+from typing import Final
+
+import pandas as pd
+
+from breakout_assets.dataset.indicators import INDICATOR_COLUMNS
+from breakout_assets.errors import DataError
+
+_TOKEN: Final = {"token": "str", "id": "Int64", "name": "str", "symbol": "str", "timestamp": "datetime64[us]"}
+_MARKET: Final = {**_TOKEN, "price": "float64", "volume": "float64"}
+_INDICATORS: Final = dict.fromkeys(INDICATOR_COLUMNS, "float64")
+
+DAILY_SNAPSHOTS: Final[dict[str, str]] = {
+    **_MARKET,
+    "cmc_rank": "Int64",
+    "num_market_pairs": "Int64",
+    "volume_change_24h": "float64",
+    "percent_change_1h": "float64",
+    "percent_change_24h": "float64",
+    "percent_change_7d": "float64",
+    "percent_change_30d": "float64",
+    "percent_change_60d": "float64",
+    "percent_change_90d": "float64",
+    "circulating_supply": "float64",
+    "total_supply": "float64",
+    "max_supply": "float64",
+    "market_cap": "float64",
+    "market_cap_dominance": "float64",
+    "fully_diluted_market_cap": "float64",
+    "date_added": "str",
+    "last_updated": "str",
+    "quarantine": "str",
+}
+LABELLED_DATASET: Final[dict[str, str]] = {
+    **_MARKET,
+    "cmc_rank": "Int64",
+    "num_market_pairs": "Int64",
+    "volume_change_24h": "float64",
+    "percent_change_24h": "float64",
+    "percent_change_7d": "float64",
+    "y_percentage_change7d": "float64",
+    "cal_price_change": "float64",
+    "label_end": "datetime64[us]",
+    "y": "Int8",
+    "label_status": "str",
+}
+INDICATOR_FEATURES: Final[dict[str, str]] = {**LABELLED_DATASET, **_INDICATORS}
+LIVE_INDICATORS: Final[dict[str, str]] = {**DAILY_SNAPSHOTS, **_INDICATORS}
+MARKET_HEALTH: Final[dict[str, str]] = {
+    "timestamp": "datetime64[us]",
+    "state": "str",
+    "reasons": "str",
+    "rows": "int64",
+    "expected_rows": "float64",
+    "quarantined_share": "float64",
+    "stale_share": "float64",
+}
+PREDICTIONS: Final[dict[str, str]] = {
+    **_MARKET,
+    "probability": "float64",
+    "threshold": "float64",
+    "decision": "str",
+    "model_hash": "str",
+    "model_scope": "str",
+    "reason": "str",
+}
+
+TRADE_ORDERS: Final[dict[str, str]] = {
+    "order_id": "str",
+    "token": "str",
+    "side": "str",
+    "quantity": "str",  # exact decimals, as text
+    "price": "str",
+    "status": "str",
+    "reason": "str",
+    "decided_hour": "datetime64[us]",
+    "filled_hour": "datetime64[us]",
+    "fee": "str",
+    "timestamp": "datetime64[us]",
+    "model_hash": "str",
+    "probability": "float64",
+}
+TABLES: Final[dict[str, dict[str, str]]] = {
+    "daily_snapshots": DAILY_SNAPSHOTS,
+    "labelled_dataset": LABELLED_DATASET,
+    "indicator_features": INDICATOR_FEATURES,
+    "live_indicators": LIVE_INDICATORS,
+    "market_health": MARKET_HEALTH,
+    "predictions": PREDICTIONS,
+    "trade_orders": TRADE_ORDERS,
+}
+
+
+def conform(frame: pd.DataFrame, table: str) -> pd.DataFrame:
+    """The frame with exactly the table's columns, in order and typed.
+
+    Raises:
+        DataError: a column is missing or its values do not fit the type; the message names it.
+    """
+    columns = TABLES[table]
+    missing = [name for name in columns if name not in frame]
+    if missing:
+        raise DataError(f"{table} lacks the columns {', '.join(missing)}")
+    try:
+        return frame[list(columns)].astype(columns).reset_index(drop=True)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{table} has values of another type than its contract says: {error}") from error
