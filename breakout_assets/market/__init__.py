@@ -1,0 +1,1 @@
+"""Where snapshots come from, how they are stored, and whether to believe them."""

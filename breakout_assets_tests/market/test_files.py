@@ -1,0 +1,111 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from breakout_assets.errors import DataError
+from breakout_assets.market.files import raw_bytes, read_raw
+from breakout_assets.market.schema import RAW_COLUMNS, SNAPSHOT_COLUMNS
+from breakout_assets.store import RawFile, Store
+from breakout_assets_tests.samples import at, coin, listing, put
+
+HOUR = at("2024-03-01 05:00")
+
+
+def read(store: Store) -> pd.DataFrame:
+    return read_raw(store, list(store.raw_files(HOUR.date()).values()))
+
+
+@pytest.mark.parametrize("extension", ["csv", "parquet"])
+def test_a_snapshot_comes_back_as_it_was_written(store: Store, extension: str) -> None:
+    coins = [coin(1, symbol="NA", name="TRUE"), coin(2, symbol="☠,ΤBTC", price=6.3e-8, id=None), coin(3, symbol="42")]
+    put(store, HOUR, coins, extension)
+    pd.testing.assert_frame_equal(read(store), listing(HOUR, coins))
+
+
+def test_csv_looks_like_the_older_collectors_file_with_an_id_behind(store: Store) -> None:
+    text = put(store, HOUR, [coin(1, max_supply=None)]).read_bytes().decode()
+    header, row = text.split("\r\n")[:2]
+    assert header == ",".join([*SNAPSHOT_COLUMNS, "id"])
+    assert row.endswith(",2024-03-01T05:00:00,1")
+
+
+def test_files_of_different_schemas_are_read_together_in_order_of_time(store: Store) -> None:
+    old = listing(HOUR, [coin(1), coin(2)]).drop(columns=["id", "market_cap_dominance"])
+    path = store.raw_path(HOUR, "csv")
+    store.write(path, old.assign(timestamp="2024-03-01T05:00:00").to_csv(index=False).encode())
+    put(store, at("2024-03-01 04:00"), [coin(3)], "parquet")
+    put(store, at("2024-03-01 06:00"), [coin(4)])
+    rows = read(store)
+    assert list(rows.columns) == list(RAW_COLUMNS)
+    assert rows["symbol"].tolist() == ["C3", "C1", "C2", "C4"]
+    assert rows["id"].isna().tolist() == [False, True, True, False]
+
+
+def broken(kind: str, good: bytes) -> bytes:
+    return {
+        "missing column": good.replace(b",price,", b",cost,"),
+        "empty": b"",
+        "header only": good.split(b"\r\n")[0] + b"\r\n",
+        "web page": b"<html><body>502 Bad Gateway</body></html>",
+        "cut in a row": good[:-30],
+        "text for a number": good.replace(b",20.0,", b",twenty,"),
+        "another hour": good.replace(b"T05:00:00", b"T04:00:00"),
+        "an hour that is not whole": good.replace(b"T05:00:00", b"T05:30:00"),
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing column", "lacks the columns price"),
+        ("empty", "is empty"),
+        ("header only", "holds no rows"),
+        ("web page", "is not a snapshot"),
+        ("cut in a row", "torn or foreign"),
+        ("text for a number", "torn or foreign"),
+        ("another hour", "written under the wrong hour"),
+        ("an hour that is not whole", "written under the wrong hour"),
+    ],
+)
+def test_a_faulty_file_is_refused_by_its_path_and_stays_where_it_is(store: Store, kind: str, message: str) -> None:
+    path = put(store, HOUR, [coin(1), coin(2)])
+    faulty = broken(kind, path.read_bytes())
+    path.write_bytes(faulty)
+    put(store, at("2024-03-01 06:00"), [coin(1)])
+    with pytest.raises(DataError, match=message) as refusal:
+        read(store)
+    assert "2024/03/01/05/cmcdata.csv" in str(refusal.value)
+    assert path.read_bytes() == faulty
+
+
+def test_a_torn_parquet_file_is_refused(store: Store) -> None:
+    path = put(store, HOUR, [coin(1)], "parquet")
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(DataError, match=r"05/cmcdata\.parquet cannot be read"):
+        read(store)
+
+
+def test_two_swapped_columns_are_read_by_name(store: Store) -> None:
+    frame = listing(HOUR, [coin(1)])
+    columns = list(frame.columns)
+    a, b = columns.index("price"), columns.index("market_cap")
+    columns[a], columns[b] = columns[b], columns[a]
+    text = frame[columns].assign(timestamp="2024-03-01T05:00:00").to_csv(index=False)
+    store.write(store.raw_path(HOUR, "csv"), text.encode())
+    assert read(store)["price"].tolist() == [10.0]
+
+
+def test_no_files_give_no_rows(store: Store) -> None:
+    assert list(read_raw(store, []).columns) == list(RAW_COLUMNS)
+
+
+def test_a_file_that_vanishes_is_an_error(store: Store, tmp_path: Path) -> None:
+    file = RawFile(HOUR, store.raw_path(HOUR, "csv"), "v")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_raw(store, [file])
+
+
+def test_bytes_do_not_depend_on_how_a_frame_came_about() -> None:
+    frame = listing(HOUR, [coin(1), coin(2)])
+    assert raw_bytes(frame, "csv") == raw_bytes(frame.copy().sample(frac=1, random_state=1).sort_index(), "csv")
