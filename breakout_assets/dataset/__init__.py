@@ -1,0 +1,1 @@
+"""Labels and indicators: what a model learns from."""

@@ -1,0 +1,560 @@
+"""Every value is compared with the library `ta` run on that single window, then the invariances are held to the bit."""
+
+import time
+from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ta.momentum import RSIIndicator
+from ta.trend import MACD, EMAIndicator, SMAIndicator
+from ta.volatility import BollingerBands
+from ta.volume import OnBalanceVolumeIndicator, VolumePriceTrendIndicator
+
+from breakout_assets.dataset.indicators import INDICATOR_COLUMNS, LOOKBACK, look_back_start, window_indicators
+from breakout_assets.errors import DataError
+
+Span = tuple[pd.Timestamp, pd.Timestamp]
+Indicators = Callable[[pd.DataFrame, Span], pd.DataFrame]
+
+PANEL = Path(__file__).resolve().parents[3] / "shared" / "data" / "hourly_panel.parquet"
+
+
+def at(hour: int) -> pd.Timestamp:
+    return pd.Timestamp("2024-01-01") + pd.Timedelta(hours=hour)
+
+
+# The asked day. Its first window reads from hour 81 on, its last from hour 104: rows from 0 to 80 never matter, and
+# rows from 81 to 103 are in the computed block without being in every window.
+FIRST, LAST = 800, 823
+DAY = (at(FIRST), at(LAST))
+
+
+# --- invented tokens ------------------------------------------------------------------------------------------------
+
+
+def walk(rng: np.random.Generator) -> pd.DataFrame:
+    """A token with a row for each hour from 0 to LAST."""
+    price = np.exp(np.cumsum(rng.normal(0, 0.01, LAST + 1)) + rng.normal(0, 3))
+    volume = np.exp(rng.normal(12, 1, LAST + 1))
+    hours = [at(hour) for hour in range(LAST + 1)]
+    return pd.DataFrame({"timestamp": pd.Series(hours, dtype="datetime64[us]"), "price": price, "volume": volume})
+
+
+def stablecoin(rng: np.random.Generator) -> pd.DataFrame:
+    return walk(rng).assign(price=np.repeat(np.round(1 + rng.normal(0, 3e-4, LAST // 4 + 1), 4), 4)[: LAST + 1])
+
+
+def frozen_from(hour: int) -> Callable[[np.random.Generator], pd.DataFrame]:
+    """The price stands still from this hour on."""
+
+    def token(rng: np.random.Generator) -> pd.DataFrame:
+        rows = walk(rng)
+        return rows.assign(price=rows["price"].where(rows.index < hour, rows["price"][hour]))
+
+    return token
+
+
+def nearly_frozen(rng: np.random.Generator) -> pd.DataFrame:
+    """Two moves in 720 hours, which leave the windows of the day one after the other."""
+    return walk(rng).assign(price=np.select([np.arange(LAST + 1) < 90, np.arange(LAST + 1) < 97], [1.0, 1.3], 1.1))
+
+
+def still_across_a_gap(rng: np.random.Generator) -> pd.DataFrame:
+    """The price stands still until 50 rows before the day ends: later windows begin as if nothing had been before."""
+    rows = walk(rng)
+    return rows.assign(price=rows["price"].where(rows.index > 770, rows["price"][770]))[
+        (rows.index < 101) | (rows.index >= 770)
+    ]
+
+
+def only(*parts: tuple[int, int]) -> Callable[[np.random.Generator], pd.DataFrame]:
+    """Rows in these spans of hours and no others."""
+
+    def token(rng: np.random.Generator) -> pd.DataFrame:
+        rows = walk(rng)
+        kept = np.zeros(len(rows), dtype=bool)
+        for first, last in parts:
+            kept[first : last + 1] = True
+        return rows[kept]
+
+    return token
+
+
+def share(part: float) -> Callable[[np.random.Generator], pd.DataFrame]:
+    """Each hour has a row with this probability."""
+    return lambda rng: walk(rng)[rng.random(LAST + 1) < part]
+
+
+def priced(factor: float, first: int, last: int = LAST) -> Callable[[np.random.Generator], pd.DataFrame]:
+    """The price is multiplied by a factor for a time."""
+
+    def token(rng: np.random.Generator) -> pd.DataFrame:
+        rows = walk(rng)
+        return rows.assign(price=rows["price"] * np.where(rows.index.isin(range(first, last + 1)), factor, 1.0))
+
+    return token
+
+
+def traded(volume: float, first: int, last: int = LAST) -> Callable[[np.random.Generator], pd.DataFrame]:
+    """The volume has one value for a time."""
+
+    def token(rng: np.random.Generator) -> pd.DataFrame:
+        rows = walk(rng)
+        return rows.assign(volume=rows["volume"].mask(rows.index.isin(range(first, last + 1)), volume))
+
+    return token
+
+
+def null_volumes(rng: np.random.Generator) -> pd.DataFrame:
+    rows = walk(rng)
+    return rows.assign(volume=rows["volume"].mask(pd.Series(rng.random(LAST + 1) < 0.15)))
+
+
+TOKENS: dict[str, Callable[[np.random.Generator], pd.DataFrame]] = {
+    "walk": walk,
+    "stablecoin": stablecoin,
+    "frozen always": frozen_from(0),
+    "frozen for all but the oldest windows": frozen_from(92),
+    "frozen for 600 hours": frozen_from(200),
+    "frozen for 500 hours": frozen_from(300),
+    "frozen for 300 hours": frozen_from(500),
+    "nearly frozen": nearly_frozen,
+    "still across a gap": still_across_a_gap,
+    "gap of 700 hours": only((0, 95), (796, LAST)),
+    "gap of 300 hours": only((0, 300), (601, LAST)),
+    "gap that no window bridges": only((0, 60), (805, LAST)),
+    "only the oldest windows bridge the gap": only((0, 83), (801, LAST)),
+    "one row in 30": share(1 / 30),
+    "two rows in three": share(0.66),
+    "nearly all rows": share(0.97),
+    "listed 5 hours before the day": only((795, LAST)),
+    "listed 12 hours before the day": only((788, LAST)),
+    "listed within the day": only((807, LAST)),
+    "one row": only((810, 810)),
+    "one row a window": only((85, 85), (806, 806)),
+    "jump of 1000 within the day": priced(1000.0, 811),
+    "jump of 1000 as windows begin": priced(1000.0, 95),
+    "fall to a billionth as windows begin": priced(1e-9, 100),
+    "spike of a billion as windows begin": priced(1e9, 88, 88),
+    "absurd volume as windows begin": traded(1e20, 88, 88),
+    "no volume for long": traded(0.0, 150),
+    "no volume within the day": traded(0.0, 790, 815),
+    "null volumes": null_volumes,
+    "null volume always": traded(np.nan, 0),
+    "null volumes as windows begin": traded(np.nan, 78, 94),
+}
+
+
+def market(seed: int, *names: str) -> pd.DataFrame:
+    """The named tokens, `<name>-<number>`, ordered by hour as snapshots are."""
+    rng = np.random.default_rng(seed)
+    tokens = [TOKENS[name](rng).assign(token=f"{name}-{number}") for number, name in enumerate(names)]
+    return pd.concat(tokens).sort_values("timestamp", kind="stable").astype({"token": "str"}).reset_index(drop=True)
+
+
+# --- the reference --------------------------------------------------------------------------------------------------
+
+
+def window_of(rows: pd.DataFrame, token: str, end: pd.Timestamp) -> pd.DataFrame:
+    of_token = rows[(rows["token"] == token) & (rows["timestamp"] > end - LOOKBACK) & (rows["timestamp"] <= end)]
+    return of_token.sort_values("timestamp").reset_index(drop=True)
+
+
+def by_ta(window: pd.DataFrame) -> dict[str, float]:
+    """The indicators of a window's last row, from the library and, for pvt and VWRSI, from plain pandas."""
+    price, volume = window["price"], window["volume"]
+    macd, bands = MACD(price), BollingerBands(price)
+    flow = price.diff() * volume
+    gain, loss = flow.where(flow > 0, 0).rolling(14).mean(), (-flow.where(flow < 0, 0)).rolling(14).mean()
+    columns = {
+        "RSI": RSIIndicator(price).rsi(),
+        "sma_5": SMAIndicator(price, 5).sma_indicator(),
+        "sma_10": SMAIndicator(price, 10).sma_indicator(),
+        "sma_20": SMAIndicator(price, 20).sma_indicator(),
+        "pvt": (volume * price.pct_change(fill_method=None)).cumsum(),
+        "MACD": macd.macd(),
+        "MACD_signal": macd.macd_signal(),
+        "EMA_9": EMAIndicator(price, 9).ema_indicator(),
+        "EMA_21": EMAIndicator(price, 21).ema_indicator(),
+        "bollinger_hband": bands.bollinger_hband(),
+        "bollinger_lband": bands.bollinger_lband(),
+        "OBV": OnBalanceVolumeIndicator(price, volume).on_balance_volume(),
+        "VPT": VolumePriceTrendIndicator(price, volume).volume_price_trend().fillna(0),
+        "VWRSI": 100 - 100 / (1 + gain / loss),
+    }
+    return {name: float(column.iloc[-1]) for name, column in columns.items()}
+
+
+def scales(window: pd.DataFrame) -> dict[str, float]:
+    """What an error of each indicator is measured against: MACD may be 0, a sum may cross 0, where prices do not."""
+    price, volume = window["price"], window["volume"]
+    last = float(price.iloc[-1])
+    moves = float((volume * price.pct_change(fill_method=None)).abs().sum())
+    recent = float(price.tail(20).max())
+    return {
+        **dict.fromkeys(("sma_5", "sma_10", "sma_20", "bollinger_hband", "bollinger_lband"), recent),
+        **dict.fromkeys(("MACD", "MACD_signal", "EMA_9", "EMA_21"), last),
+        **dict.fromkeys(("RSI", "VWRSI"), 1.0),
+        **dict.fromkeys(("pvt", "VPT"), moves),
+        "OBV": float(volume.abs().sum()),
+    }
+
+
+def by_exact_sums(window: pd.DataFrame) -> dict[str, float]:
+    """What reads 20 rows at most, in extended precision: pandas' running sums remember what has left them."""
+    price = window["price"].tail(20).to_numpy().astype(np.longdouble)
+    flow = (window["price"].diff() * window["volume"]).tail(14).to_numpy().astype(np.longdouble)
+    values = {f"sma_{n}": float(price[-n:].mean()) if len(price) >= n else np.nan for n in (5, 10, 20)}
+    width = 2 * np.sqrt(((price - price.mean()) ** 2).mean())
+    values["bollinger_hband"] = float(price.mean() + width) if len(price) == 20 else np.nan
+    values["bollinger_lband"] = float(price.mean() - width) if len(price) == 20 else np.nan
+    gain, loss = flow[flow > 0].sum(), -flow[flow < 0].sum()
+    values["VWRSI"] = float(100 * gain / (gain + loss)) if len(flow) == 14 and gain + loss > 0 else np.nan
+    return values
+
+
+def assert_same_indicators(
+    got: Mapping[Hashable, float], expected: dict[str, float], scale: dict[str, float], tolerance: float, where: str
+) -> None:
+    for name, value in expected.items():
+        assert np.isnan(got[name]) == np.isnan(value), f"{name} {where}: {got[name]}, expected {value}"
+        if not np.isnan(value):
+            assert abs(got[name] - value) <= tolerance * scale[name], f"{name} {where}: {got[name]}, expected {value}"
+
+
+def assert_equals_ta(rows: pd.DataFrame, row: pd.Series) -> None:
+    window = window_of(rows, row["token"], row["timestamp"])
+    got = row.to_dict()
+    expected, scale, where = by_ta(window), scales(window), f"of {row['token']} at {row['timestamp']}"
+    assert_same_indicators(got, by_exact_sums(window), scale, 1e-12, where)
+    # pandas' running variance keeps a residue of about 1e-15 price squared, whose root is in the bands. Its other
+    # running sums keep about 1e-16, too much only where the price has been a million times higher.
+    ruined = window["price"].max() > 1e6 * window["price"].iloc[-1]
+    running = {name: expected.pop(name) for name in ("sma_5", "sma_10", "sma_20", "VWRSI")}
+    bands = {name: expected.pop(name) for name in ("bollinger_hband", "bollinger_lband")}
+    assert_same_indicators(got, running, scale, 1e-3 if ruined else 1e-9, where)
+    assert_same_indicators(got, bands, scale, 1e-7, where)
+    assert_same_indicators(got, expected, scale, 1e-9, where)
+
+
+@pytest.mark.parametrize("name", TOKENS)
+def test_each_row_of_a_day_has_the_values_of_ta_on_its_own_window(name: str) -> None:
+    rows = market(11, name)
+    values = window_indicators(rows, DAY)
+    assert list(values["timestamp"]) == [hour for hour in rows["timestamp"] if DAY[0] <= hour <= DAY[1]]
+    assert len(values) > 0
+    for _, row in values.iterrows():
+        assert_equals_ta(rows, row)
+
+
+def test_a_range_longer_than_one_pass_has_the_values_of_ta() -> None:
+    rows = market(5, "walk", "gap of 300 hours", "frozen for 600 hours", "two rows in three")
+    values = window_indicators(rows, (at(0), at(LAST)))
+    assert len(values) == len(rows)
+    for _, row in values.sample(120, random_state=5).iterrows():
+        assert_equals_ta(rows, row)
+
+
+def test_ranges_that_differ_give_the_same_values_but_for_rounding() -> None:
+    rows = market(6, "walk", "stablecoin", "null volumes", "frozen for 600 hours")
+    whole = window_indicators(rows, (at(500), at(LAST)))
+    of_day = whole[whole["timestamp"] >= DAY[0]].to_dict("records")
+    for got, expected in zip(of_day, window_indicators(rows, DAY).to_dict("records"), strict=True):
+        window = window_of(rows, str(expected["token"]), expected["timestamp"])
+        values = {name: float(expected[name]) for name in INDICATOR_COLUMNS}
+        assert_same_indicators(got, values, scales(window), 1e-12, f"of {expected['token']}")
+
+
+def test_one_row_opens_obv_with_its_volume_and_has_nothing_else() -> None:
+    rows = market(3, "one row")
+    values = window_indicators(rows, DAY).iloc[0]
+    assert values["OBV"] == pytest.approx(rows["volume"][0], rel=0, abs=0)
+    assert values["VPT"] == pytest.approx(0, abs=0)
+    assert values[list(set(INDICATOR_COLUMNS) - {"OBV", "VPT"})].isna().all()
+
+
+def test_a_price_that_stood_still_gives_exact_limits() -> None:
+    values = window_indicators(market(3, "frozen always"), DAY)
+    prices = market(3, "frozen always")["price"].iloc[0]
+    assert (values["RSI"] - 100).abs().max() <= 0
+    assert values["MACD"].abs().max() <= 0
+    assert (values["bollinger_hband"] - prices).abs().max() <= 0
+    assert values["VWRSI"].isna().all()
+
+
+@pytest.mark.skipif(not PANEL.exists(), reason=f"optional real data are absent: {PANEL}")
+def test_real_hours_have_the_values_of_ta() -> None:
+    columns = {"symbol": "token", "volume_24h": "volume"}
+    panel = pd.read_parquet(PANEL, columns=["symbol", "timestamp", "price", "volume_24h"]).rename(columns=columns)
+    rows = panel.astype({"timestamp": "datetime64[us]", "volume": "float64"})
+    rng = np.random.default_rng(8)
+    hours = np.sort(rows["timestamp"].unique())
+    for day in rng.choice(len(hours) - 24, 25, replace=False):
+        values = window_indicators(rows, (hours[day], hours[day + 23]))
+        for _, row in values.sample(12, random_state=int(day)).iterrows():
+            assert_equals_ta(rows, row)
+
+
+# --- invariances ----------------------------------------------------------------------------------------------------
+# Each takes the function under test, so that the planted leaks below can be shown to be caught.
+
+
+def assert_same_bytes(one: pd.DataFrame, other: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(one, other, check_exact=True)
+    numbers = list(INDICATOR_COLUMNS)
+    assert one[numbers].to_numpy().tobytes() == other[numbers].to_numpy().tobytes()
+
+
+def later_rows_change_nothing(function: Indicators, rows: pd.DataFrame, hour: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    later = rows["timestamp"] > at(hour)
+    factor = pd.Series(np.exp(rng.normal(0, 2, len(rows)))).where(later, 1.0)
+    changed = rows.assign(price=rows["price"] * factor, volume=(rows["volume"] * factor[::-1].to_numpy()).where(later))
+    changed["volume"] = changed["volume"].where(later, rows["volume"])
+    kept = ~later | pd.Series(rng.random(len(rows)) < 0.8)
+    expected, got = function(rows, DAY), function(changed[kept].reset_index(drop=True), DAY)
+    assert_same_bytes(
+        expected[expected["timestamp"] <= at(hour)].reset_index(drop=True),
+        got[got["timestamp"] <= at(hour)].reset_index(drop=True),
+    )
+
+
+def rows_before_the_window_change_nothing(function: Indicators, rows: pd.DataFrame, hour: int) -> None:
+    inside = rows[(rows["timestamp"] > at(hour) - LOOKBACK) & (rows["timestamp"] <= at(hour))]
+    alone = function(inside.reset_index(drop=True), (at(hour), at(hour)))
+    of_day = function(rows, DAY)
+    of_hour = of_day[of_day["timestamp"] == at(hour)]
+    assert list(of_hour["token"]) == list(alone["token"])
+    for got, expected in zip(of_hour.to_dict("records"), alone.to_dict("records"), strict=True):
+        token = str(got["token"])
+        values = {name: float(expected[name]) for name in INDICATOR_COLUMNS}
+        window = window_of(rows, token, at(hour))
+        assert_same_indicators(got, values, scales(window), 1e-9, f"of {token} at {hour}")
+    # Rows that no asked window reads must not even move the rounding.
+    read = rows[rows["timestamp"] >= look_back_start(DAY[0])].reset_index(drop=True)
+    assert_same_bytes(of_day, function(read, DAY))
+
+
+def other_tokens_change_nothing(function: Indicators, rows: pd.DataFrame) -> None:
+    together = function(rows, DAY)
+    for token in rows["token"].unique():
+        alone = function(rows[rows["token"] == token].reset_index(drop=True), DAY)
+        assert_same_bytes(together[together["token"] == token].reset_index(drop=True), alone)
+
+
+def row_order_changes_nothing(function: Indicators, rows: pd.DataFrame, seed: int) -> None:
+    assert_same_bytes(function(rows, DAY), function(rows.sample(frac=1, random_state=seed), DAY))
+
+
+SEEDS = st.integers(0, 2**32 - 1)
+MARKETS = st.builds(
+    lambda seed, names: market(seed, *names), SEEDS, st.lists(st.sampled_from(sorted(TOKENS)), min_size=1, max_size=5)
+)
+HOURS = st.integers(FIRST, LAST)
+modest = settings(max_examples=25, deadline=None, derandomize=True)
+
+
+@modest
+@given(MARKETS, HOURS, SEEDS)
+def test_randomised_later_rows_change_not_one_bit(rows: pd.DataFrame, hour: int, seed: int) -> None:
+    later_rows_change_nothing(window_indicators, rows, hour, seed)
+
+
+@modest
+@given(MARKETS, HOURS)
+def test_dropped_older_rows_change_nothing(rows: pd.DataFrame, hour: int) -> None:
+    rows_before_the_window_change_nothing(window_indicators, rows, hour)
+
+
+@modest
+@given(MARKETS)
+def test_other_tokens_change_not_one_bit(rows: pd.DataFrame) -> None:
+    other_tokens_change_nothing(window_indicators, rows)
+
+
+@modest
+@given(MARKETS, SEEDS)
+def test_row_order_changes_not_one_bit(rows: pd.DataFrame, seed: int) -> None:
+    row_order_changes_nothing(window_indicators, rows, seed)
+
+
+def test_many_tokens_change_not_one_bit() -> None:
+    """More tokens than are computed side by side: copies of five, each of which must be like its original."""
+    rows = market(21, "walk", "stablecoin", "frozen for 600 hours", "gap of 300 hours", "null volumes")
+    originals = window_indicators(rows, DAY)
+    copies = pd.concat([rows.assign(token=rows["token"] + f"-{copy:03}") for copy in range(120)])
+    values = window_indicators(copies, DAY)
+    for copy in range(120):
+        of_copy = values[values["token"].str.endswith(f"-{copy:03}")].reset_index(drop=True)
+        assert_same_bytes(of_copy.assign(token=of_copy["token"].str[:-4]), originals)
+
+
+def test_the_same_call_gives_the_same_bytes() -> None:
+    rows = market(9, *TOKENS)
+    assert_same_bytes(window_indicators(rows, DAY), window_indicators(rows.copy(), DAY))
+
+
+# --- planted leaks --------------------------------------------------------------------------------------------------
+
+
+def with_sma(column: Callable[[pd.Series], pd.Series]) -> Indicators:
+    """The function under test with sma_5 replaced by what `column` makes of a token's whole price history."""
+
+    def function(rows: pd.DataFrame, hours: Span) -> pd.DataFrame:
+        ordered = rows.sort_values(["token", "timestamp"]).reset_index(drop=True)
+        ordered["sma_5"] = ordered.groupby("token")["price"].transform(column)
+        values = window_indicators(rows, hours).drop(columns="sma_5")
+        merged = values.merge(ordered[["token", "timestamp", "sma_5"]], on=["token", "timestamp"])
+        return merged[["token", "timestamp", *INDICATOR_COLUMNS]]
+
+    return function
+
+
+def honest_sma(price: pd.Series) -> pd.Series:
+    return sum((price.shift(back) for back in range(1, 5)), price) / 5
+
+
+def leaky_shift(price: pd.Series) -> pd.Series:
+    return honest_sma(price).shift(-1)
+
+
+def leaky_zscore(price: pd.Series) -> pd.Series:
+    return (price - price.mean()) / price.std()
+
+
+def leaky_bfill(price: pd.Series) -> pd.Series:
+    return honest_sma(price).bfill()
+
+
+LEAK_MARKET = market(4, "walk", "stablecoin", "listed within the day")
+
+
+def test_the_invariances_pass_an_honest_replacement() -> None:
+    later_rows_change_nothing(with_sma(honest_sma), LEAK_MARKET, 808, seed=1)
+    rows_before_the_window_change_nothing(with_sma(honest_sma), LEAK_MARKET, 808)
+
+
+@pytest.mark.parametrize("leak", [leaky_shift, leaky_zscore, leaky_bfill])
+def test_a_planted_leak_of_later_rows_is_caught(leak: Callable[[pd.Series], pd.Series]) -> None:
+    with pytest.raises(AssertionError, match="sma_5"):
+        later_rows_change_nothing(with_sma(leak), LEAK_MARKET, 808, seed=1)
+
+
+@pytest.mark.parametrize("leak", [leaky_shift, leaky_zscore, leaky_bfill])
+def test_a_planted_leak_beyond_the_window_is_caught(leak: Callable[[pd.Series], pd.Series]) -> None:
+    with pytest.raises(AssertionError, match="sma_5"):
+        rows_before_the_window_change_nothing(with_sma(leak), LEAK_MARKET, 808)
+
+
+# --- arguments and refusals -----------------------------------------------------------------------------------------
+
+
+def test_the_window_begins_719_hours_earlier() -> None:
+    assert look_back_start(at(719)) == at(0)
+
+
+def test_all_hours_or_the_first_and_last_mean_the_same() -> None:
+    rows = market(2, "walk", "two rows in three")
+    hours = pd.date_range(*DAY, freq="h")
+    assert_same_bytes(window_indicators(rows, hours), window_indicators(rows, DAY))
+    assert_same_bytes(window_indicators(rows, [hour.to_pydatetime() for hour in hours]), window_indicators(rows, DAY))
+
+
+def test_hours_without_rows_give_an_empty_frame_of_the_same_types() -> None:
+    rows = market(2, "walk")
+    values = window_indicators(rows, (at(5000), at(5023)))
+    assert len(values) == 0
+    assert values.dtypes.equals(window_indicators(rows, DAY).dtypes)
+    assert list(values.columns) == ["token", "timestamp", *INDICATOR_COLUMNS]
+
+
+def spoilt(column: str, value: float | None) -> pd.DataFrame:
+    """Three tokens, the second of which has this value at one hour within the look-back."""
+    rows = market(2, "walk", "walk", "walk")
+    rows.loc[(rows["token"] == "walk-1") & (rows["timestamp"] == at(400)), column] = value
+    return rows
+
+
+@pytest.mark.parametrize("price", [0.0, -1.0, np.nan, np.inf])
+def test_an_impossible_price_is_refused_by_token_and_hour(price: float) -> None:
+    with pytest.raises(DataError, match="walk-1 at 2024-01-17 16:00 has no positive price"):
+        window_indicators(spoilt("price", price), DAY)
+
+
+def test_an_infinite_volume_is_refused_by_token_and_hour() -> None:
+    with pytest.raises(DataError, match="walk-1 at 2024-01-17 16:00 has an infinite volume"):
+        window_indicators(spoilt("volume", -np.inf), DAY)
+
+
+def test_a_timestamp_within_an_hour_is_refused() -> None:
+    rows = market(2, "walk")
+    rows.loc[400, "timestamp"] = at(400) + pd.Timedelta(minutes=5)
+    with pytest.raises(DataError, match="walk-0 at 2024-01-17 16:05 is not a whole hour"):
+        window_indicators(rows, DAY)
+
+
+def test_a_second_row_for_an_hour_is_refused_and_the_first_one_named() -> None:
+    rows = market(2, "walk", "walk", "walk")
+    twice = rows[((rows["token"] == "walk-2") & (rows["timestamp"] == at(300))) | (rows["timestamp"] == at(400))]
+    doubled = pd.concat([rows, twice[twice["token"] != "walk-0"]]).sample(frac=1, random_state=0)
+    with pytest.raises(DataError, match="walk-1 at 2024-01-17 16:00 has more than one row"):
+        window_indicators(doubled, DAY)
+
+
+def test_what_no_window_reads_is_not_judged() -> None:
+    rows = market(2, "walk")
+    expected = window_indicators(rows, DAY)
+    outside = pd.DataFrame(
+        {"token": "walk-0", "timestamp": [at(80), at(80), at(LAST + 1)], "price": -1.0, "volume": 1.0}
+    )
+    rows = rows[rows["timestamp"] != at(80)]
+    assert_same_bytes(window_indicators(pd.concat([rows, outside.astype(rows.dtypes)]), DAY), expected)
+
+
+def test_a_missing_column_is_named() -> None:
+    with pytest.raises(DataError, match="price, volume"):
+        window_indicators(market(2, "walk")[["token", "timestamp"]], DAY)
+
+
+@pytest.mark.parametrize("column", ["token", "timestamp"])
+def test_rows_without_a_key_are_refused(column: str) -> None:
+    with pytest.raises(DataError, match=f"1 rows have no {column}"):
+        window_indicators(spoilt(column, None), DAY)
+
+
+def test_timestamps_with_a_zone_are_refused() -> None:
+    rows = market(2, "walk")
+    with pytest.raises(DataError, match="naive UTC"):
+        window_indicators(rows.assign(timestamp=rows["timestamp"].dt.tz_localize("UTC")), DAY)
+
+
+@pytest.mark.parametrize("hours", [[], [pd.NaT, at(5)]])
+def test_no_hours_are_refused(hours: list[pd.Timestamp]) -> None:
+    with pytest.raises(DataError, match="No hours"):
+        window_indicators(market(2, "walk"), hours)
+
+
+def test_hours_with_a_zone_are_refused() -> None:
+    with pytest.raises(DataError, match="time zone UTC"):
+        window_indicators(market(2, "walk"), [at(FIRST).tz_localize("UTC")])
+
+
+# --- cost -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_day_costs_a_fraction_of_ta_window_by_window() -> None:
+    rows = market(1, *(["walk"] * 90 + ["stablecoin"] * 5 + ["frozen for 600 hours"] * 5))
+    windows = [window_of(rows, "walk-7", at(hour)) for hour in range(FIRST, LAST + 1)]
+    window_indicators(rows, DAY), by_ta(windows[0])  # both have been loaded before the clock starts
+    started = time.process_time()
+    values = window_indicators(rows, DAY)
+    whole_day = time.process_time() - started
+    started = time.process_time()
+    for window in windows:
+        by_ta(window)
+    one_by_one = (time.process_time() - started) / len(windows) * len(values)
+    assert whole_day * 5 < one_by_one

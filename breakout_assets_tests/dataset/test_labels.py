@@ -1,0 +1,100 @@
+from datetime import timedelta
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from breakout_assets.dataset.labels import HORIZON, in_universe, label_rows
+from breakout_assets.tables import DAILY_SNAPSHOTS, conform
+from breakout_assets_tests.samples import at
+
+FIRST = at("2024-03-29 00:00")
+
+
+def market(prices: dict[str, list[float | None]], **columns: object) -> pd.DataFrame:
+    """Market rows from FIRST on, one price an hour; None leaves the hour out."""
+    rows = [
+        {"token": token, "timestamp": FIRST + timedelta(hours=n), "price": price}
+        for token, series in prices.items()
+        for n, price in enumerate(series)
+        if price is not None
+    ]
+    frame = pd.DataFrame(rows).assign(
+        id=pd.NA, name="n", symbol="s", volume=1.0, cmc_rank=5, num_market_pairs=1, volume_change_24h=0.0,
+        percent_change_24h=0.0, percent_change_7d=0.0, quarantine=None,
+    ).assign(**columns)  # fmt: skip
+    absent = [name for name in DAILY_SNAPSHOTS if name not in frame]
+    return conform(frame.assign(**dict.fromkeys(absent)), "daily_snapshots")
+
+
+def labels(rows: pd.DataFrame, hours: int = 24) -> pd.DataFrame:
+    return label_rows(rows, FIRST, FIRST + timedelta(hours=hours - 1))
+
+
+def test_a_label_is_the_same_tokens_price_exactly_120_hours_later_also_across_a_months_end() -> None:
+    a = [100.0] * 120 + [111.0, 110.0, 109.0]
+    b = [1.0] * 123
+    found = labels(market({"A-1": a, "B-2": b}), hours=3)
+    assert found["token"].tolist() == ["A-1"] * 3 + ["B-2"] * 3
+    assert found["y"].tolist() == [1, 0, 0, 0, 0, 0]
+    assert found["cal_price_change"].round(6).tolist() == [11.0, 10.0, 9.0, 0.0, 0.0, 0.0]
+    assert (found["label_end"] == found["timestamp"] + HORIZON).all()
+    assert found["label_end"].iloc[0].month == 4
+
+
+def test_a_row_without_a_future_stays_as_censored() -> None:
+    found = labels(market({"A-1": [100.0] * 120 + [None, 120.0]}), hours=2)
+    assert found["label_status"].tolist() == ["censored", "labelled"]
+    assert found[["y", "label_end", "cal_price_change"]].iloc[0].isna().all()
+
+
+def test_quarantined_rows_are_neither_labelled_nor_a_future() -> None:
+    rows = market({"A-1": [100.0] * 122})
+    rows.loc[[1, 120], "quarantine"] = "PRICE_NOT_POSITIVE"
+    found = labels(rows, hours=3)
+    assert found["timestamp"].tolist() == [FIRST, FIRST + timedelta(hours=2)]
+    assert found["label_status"].tolist() == ["censored", "censored"]
+
+
+@pytest.mark.parametrize("column", ["percent_change_7d", "volume_change_24h", "cmc_rank"])
+@pytest.mark.parametrize(("value", "kept"), [(1000, True), (1001, False), (None, False)])
+def test_the_published_filters(column: str, value: int | None, kept: bool) -> None:
+    rows = market({"A-1": [1.0] * 3}, **{column: value})
+    assert len(labels(rows, hours=3)) == (3 if kept else 0)
+    assert in_universe(rows).all() == kept
+
+
+@given(st.integers(1, 10**6), st.integers(1, 16))
+def test_a_price_that_rises_by_exactly_ten_percent_in_its_digits_is_no_breakout(digits: int, places: int) -> None:
+    old = Decimal(digits * 10).scaleb(-places)
+    new = old + Decimal(digits).scaleb(-places)
+    found = labels(market({"A-1": [float(old), *[1.0] * 119, float(new)]}), hours=1)
+    assert found["y"].tolist() == [0]
+
+
+def test_a_price_just_above_ten_percent_is_one() -> None:
+    assert labels(market({"A-1": [1.0, *[1.0] * 119, 1.1000001]}), hours=1)["y"].tolist() == [1]
+
+
+def test_labels_equal_pandas_on_random_walks_with_gaps() -> None:
+    rng = np.random.default_rng(3)
+    series = {
+        f"T-{k}": [
+            None if rng.random() < 0.05 else float(price)
+            for price in 10 * np.exp(np.cumsum(rng.normal(0, 0.01, 24 * 7)))
+        ]
+        for k in range(8)
+    }
+    rows = market(series)
+    found = labels(rows, hours=48)
+    wide = rows.pivot(index="timestamp", columns="token", values="price")
+    later = wide.reindex(wide.index + HORIZON).set_axis(wide.index)
+    expected = ((later - wide) / wide * 100).where(wide.notna()).stack(future_stack=True)
+    lookup = found.set_index(["timestamp", "token"])["cal_price_change"]
+    pd.testing.assert_series_equal(
+        lookup.sort_index(), expected.reindex(lookup.index).sort_index(), check_names=False, rtol=1e-12
+    )
+    assert len(lookup) == int(wide.iloc[:48].notna().sum().sum())
