@@ -17,6 +17,7 @@ from breakout_assets.tables import conform
 QUARANTINE_REASONS: Final[dict[str, str]] = {
     "PRICE_MISSING": "the price is absent or not a finite number",
     "PRICE_NOT_POSITIVE": "the price is zero or negative",
+    "VOLUME_IMPOSSIBLE": "the 24-hour volume is negative or infinite; an absent one is allowed",
     "DUPLICATE": "the coin is in the hour already; the row that came first counts",
     "AMBIGUOUS_IDENTITY": "rows without an id share symbol and name but not their values: two coins, or a faulty file",
 }
@@ -41,7 +42,9 @@ def believed(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _reasons(rows: pd.DataFrame) -> pd.Series:
     price = rows["price"].to_numpy()
-    usable = np.isfinite(price) & (price > 0)
+    volume = rows["volume"].to_numpy()
+    impossible = (volume < 0) | np.isinf(volume)
+    usable = np.isfinite(price) & (price > 0) & ~impossible
     priced = rows[usable]
     key = ["timestamp", "token"]
     # Copies of one row are one coin listed twice; different values under one name cannot be told apart.
@@ -50,12 +53,13 @@ def _reasons(rows: pd.DataFrame) -> pd.Series:
     if without_id.any():
         differing = without_id & (priced.groupby(key)["price"].transform("nunique") > 1)
     duplicate = priced.duplicated(key) & ~differing
-    # At most one of them is true of a row.
+    # A row has at most one; the first that fits counts.
     checks = [
         ~np.isfinite(price),
         np.isfinite(price) & (price <= 0),
+        impossible,
         duplicate.reindex(rows.index, fill_value=False),
         differing.reindex(rows.index, fill_value=False),
     ]
-    names = ["PRICE_MISSING", "PRICE_NOT_POSITIVE", "DUPLICATE", "AMBIGUOUS_IDENTITY"]
+    names = ["PRICE_MISSING", "PRICE_NOT_POSITIVE", "VOLUME_IMPOSSIBLE", "DUPLICATE", "AMBIGUOUS_IDENTITY"]
     return pd.Series(np.select(checks, names, default=""), index=rows.index, dtype="str").replace("", None)

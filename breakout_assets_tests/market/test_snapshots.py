@@ -33,6 +33,20 @@ def test_a_row_without_a_usable_price_is_kept_with_the_reason(store: Store, pric
     assert reason in QUARANTINE_REASONS
 
 
+@pytest.mark.parametrize(
+    ("volume", "reason"), [(-1.0, "VOLUME_IMPOSSIBLE"), (float("inf"), "VOLUME_IMPOSSIBLE"), (None, "")]
+)
+def test_an_impossible_volume_is_quarantined_and_an_absent_one_is_not(
+    store: Store, volume: float | None, reason: str
+) -> None:
+    assert market(store, [coin(1, volume_24h=volume)])["quarantine"].fillna("").tolist() == [reason]
+
+
+def test_every_reason_is_explained(store: Store) -> None:
+    rows = market(store, [coin(1), coin(1), coin(2, price=0.0), coin(3, price=None), coin(4, volume_24h=-1.0)])
+    assert set(rows["quarantine"].dropna()) == {*QUARANTINE_REASONS} - {"AMBIGUOUS_IDENTITY"}
+
+
 def test_a_coin_listed_twice_counts_once_and_the_first_row_counts(store: Store) -> None:
     rows = market(store, [coin(1, price=1.0), coin(2), coin(1, price=2.0)])
     assert believed(rows)["price"].tolist() == [1.0, 20.0]

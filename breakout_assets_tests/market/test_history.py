@@ -1,0 +1,90 @@
+from datetime import date, timedelta
+
+import pandas as pd
+import pytest
+
+from breakout_assets.errors import DataError
+from breakout_assets.market.history import compact_day, day_bounds, newest_hour, read_days, read_hour, read_until
+from breakout_assets.market.tokens import load_registry
+from breakout_assets.store import Store
+from breakout_assets_tests.samples import at, coin, put
+
+DAY = date(2024, 3, 1)
+
+
+def fill(store: Store, first: str, hours: int, price: float = 1.0) -> None:
+    for n in range(hours):
+        put(store, at(first) + timedelta(hours=n), [coin(1, price=price + n), coin(2)])
+
+
+def compact(store: Store, day: date) -> None:
+    store.write_table("daily_snapshots", day, compact_day(store, load_registry(store), day).rows)
+
+
+def test_a_day_is_compacted_by_token_and_time_whatever_hours_it_has(store: Store) -> None:
+    fill(store, "2024-03-01 22:00", 4)
+    day = compact_day(store, load_registry(store), DAY)
+    assert [hour.hour for hour in day.hours] == [22, 23]
+    assert day.rows["token"].tolist() == ["C1-1", "C1-1", "C2-2", "C2-2"]
+    assert day.rows["price"].tolist() == [1.0, 2.0, 20.0, 20.0]
+
+
+def test_what_a_day_was_made_from_changes_with_a_late_or_rewritten_file(store: Store) -> None:
+    fill(store, "2024-03-01 22:00", 2)
+    first = compact_day(store, load_registry(store), DAY)
+    assert compact_day(store, load_registry(store), DAY).sources == first.sources
+    fill(store, "2024-03-01 21:00", 1)
+    assert compact_day(store, load_registry(store), DAY).sources != first.sources
+
+
+def test_a_day_without_any_raw_file_is_refused(store: Store) -> None:
+    with pytest.raises(DataError, match="no hour of 2024-03-01 has a raw snapshot"):
+        compact_day(store, load_registry(store), DAY)
+
+
+def test_a_day_that_could_have_been_compacted_is_never_passed_over(store: Store) -> None:
+    fill(store, "2024-03-01 22:00", 4)
+    compact(store, DAY)
+    with pytest.raises(DataError, match="daily_snapshots of 2024-03-02 is missing although"):
+        read_days(store, [DAY, DAY + timedelta(days=1)])
+    hole = DAY - timedelta(days=9)
+    assert len(read_days(store, [hole, DAY], ["token"])) == 4
+    assert read_days(store, [hole]).empty
+
+
+def test_history_is_the_same_from_compacted_days_and_from_raw_hours(store: Store) -> None:
+    fill(store, "2024-02-27 00:00", 24 * 5)
+    first, last = at("2024-02-27 03:00"), at("2024-03-02 01:00")
+    key = ["token", "timestamp"]
+    raw = read_until(store, first, last).sort_values(key, ignore_index=True)
+    for n in range(4):
+        compact(store, date(2024, 2, 27) + timedelta(days=n))
+    compacted = read_until(store, first, last).sort_values(key, ignore_index=True)
+    pd.testing.assert_frame_equal(raw, compacted)
+    assert (raw["timestamp"].min(), raw["timestamp"].max()) == (first, last)
+
+
+def test_history_ends_with_the_hour_it_is_asked_for(store: Store) -> None:
+    fill(store, "2024-03-01 00:00", 24)
+    compact(store, DAY)
+    assert read_until(store, at("2024-03-01 00:00"), at("2024-03-01 05:00"))["timestamp"].max() == at(
+        "2024-03-01 05:00"
+    )
+
+
+def test_a_late_hour_of_yesterday_is_seen_though_the_day_was_compacted_without_it(store: Store) -> None:
+    fill(store, "2024-03-01 00:00", 20)
+    compact(store, DAY)
+    fill(store, "2024-03-01 20:00", 4)
+    assert len(read_until(store, at("2024-03-01 00:00"), at("2024-03-02 00:00"))) == 48
+
+
+def test_one_hour_and_the_newest_hour(store: Store) -> None:
+    fill(store, "2024-03-01 22:00", 3)
+    assert read_hour(store, at("2024-03-01 23:00"))["token"].tolist() == ["C1-1", "C2-2"]
+    with pytest.raises(DataError, match="materialise hourly_snapshots first"):
+        read_hour(store, at("2024-03-02 01:00"))
+    assert newest_hour(store, at("2024-03-02 02:10")) == at("2024-03-02 00:00")
+    assert newest_hour(store, at("2024-03-01 23:59")) == at("2024-03-01 23:00")
+    assert newest_hour(store, at("2024-03-05 00:00")) is None
+    assert day_bounds(DAY) == (at("2024-03-01 00:00"), at("2024-03-01 23:00"))
