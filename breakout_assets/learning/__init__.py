@@ -1,0 +1,1 @@
+"""Recipes, splits, training, evaluation and model files."""
