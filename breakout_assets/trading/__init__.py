@@ -1,0 +1,1 @@
+"""Decisions, the order ledger, brokers and alerts."""
