@@ -1,0 +1,150 @@
+"""Model assets: one model a token, one over all of them, and what they say about each hour's coins."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import dagster as dg
+
+from breakout_assets.defs.dataset import indicator_features, live_indicators
+from breakout_assets.defs.partitions import (
+    EVERYTHING,
+    HOURS,
+    ONE_RUN,
+    POOLED,
+    TOKENS,
+    hour_of,
+)
+from breakout_assets.defs.reporting import (
+    Findings,
+    Made,
+    Metadata,
+    check_results,
+    checks_of,
+    each_partition,
+    picture,
+    preview,
+)
+from breakout_assets.learning.recipes import recipe
+from breakout_assets.settings import Settings
+from breakout_assets.store import Store
+from breakout_assets.validation import CHECKS, check_model, check_predictions
+
+GROUP = "models"
+OWNERS = ["team:research"]
+
+
+class TrainingConfig(dg.Config):
+    """How far a training may look."""
+
+    as_of: str | None = None
+    """Train as if it were this UTC time (`2024-06-01T00:00`): only labels that had ended by then are used. Empty: all
+    labels in the store, every one of which has ended."""
+
+
+@dg.asset(
+    partitions_def=TOKENS,
+    backfill_policy=ONE_RUN,
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"scikitlearn"},
+    output_required=False,  # a token without enough history has no model, and the others have theirs
+    deps=[dg.AssetDep(indicator_features, partition_mapping=EVERYTHING)],
+    check_specs=checks_of("token_model", CHECKS["token_model"]),
+)
+def token_model(
+    context: dg.AssetExecutionContext,
+    config: TrainingConfig,
+    store: dg.ResourceParam[Store],
+    settings: dg.ResourceParam[Settings],
+) -> Iterator[dg.AssetMaterialization | dg.AssetCheckResult]:
+    """The random forest that predicts one token; the partition `ALL` is the pooled one, over all tokens.
+
+    One partition is one token's newest model, with its manifest. The five metrics come from the newest fifth of its
+    rows, which the scored model had not seen; what serves is fitted once more on all rows. A token with too little
+    history is left to the pooled model and shows in the check `all_trained`.
+    """
+    from breakout_assets.learning.training import NotTrainable, fit
+    from breakout_assets.learning.training_set import training_rows
+
+    as_of = datetime.fromisoformat(config.as_of) if config.as_of else None
+    names = list(context.partition_keys)
+    rows = training_rows(store, None if POOLED in names else names)
+    of_token = dict(list(rows.groupby("token", sort=False)))
+    findings: dict[str, Findings] = {}
+    for number, name in enumerate(names, start=1):
+        try:
+            scope_rows = rows if name == POOLED else of_token.get(name, rows.iloc[:0])
+            model = fit(scope_rows, recipe(settings.recipe), "pooled" if name == POOLED else "token", name, as_of)
+        except NotTrainable as reason:
+            findings[name] = {"all_trained": str(reason)}
+            context.log.warning("%s: %s", name, reason)
+            continue
+        metadata, findings[name] = _store_model(store, model, as_of)
+        context.log.info("%d of %d models: %s from %d rows", number, len(names), name, model.rows)
+        yield dg.AssetMaterialization("token_model", partition=name, metadata=metadata)
+    yield from check_results(context, findings)
+
+
+def _store_model(store: Store, model: Any, as_of: datetime | None) -> Made:
+    from breakout_assets.learning.evaluation import importance_chart
+    from breakout_assets.learning.model_files import read_manifest, save
+
+    folder = save(model, store.model_folder(model.name))
+    metrics = model.metrics
+    scores = {name: getattr(metrics, name) for name in ("accuracy", "precision", "recall", "f1", "auc")}
+    metadata: Metadata = {
+        "rows": model.rows,
+        "positives": model.positives,
+        "trained_until": model.trained_until.isoformat(),
+        **{name: float(value) for name, value in scores.items() if value == value},  # NaN: undefined, see auc_reason
+        "auc_undefined_because": metrics.auc_reason or "it is defined",
+        "test_rows": metrics.rows,
+        "test_base_rate": float(metrics.base_rate),
+        "always_no_accuracy": float(metrics.always_no_accuracy),
+        "recipe": f"{model.recipe.name} ({model.recipe.recipe_id})",
+        "model_hash": str(read_manifest(folder)["model_hash"]),
+        "path": dg.MetadataValue.path(str(folder)),
+        "feature_importances": picture(importance_chart(model.importances), "feature importances"),
+    }
+    return metadata, check_model(scores, model.trained_until, as_of)
+
+
+@dg.asset(
+    partitions_def=HOURS,
+    backfill_policy=ONE_RUN,
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"scikitlearn", "parquet"},
+    deps=[live_indicators, dg.AssetDep(token_model, partition_mapping=EVERYTHING)],
+    check_specs=checks_of("predictions", CHECKS["predictions"]),
+)
+def predictions(
+    context: dg.AssetExecutionContext, store: dg.ResourceParam[Store], settings: dg.ResourceParam[Settings]
+) -> dg.MaterializeResult:
+    """How likely each coin is to be more than 10 % up in five days.
+
+    One row is one coin at that hour: probability, threshold, decision (`buy`, `pass`) and the model behind them, its
+    own or the pooled one; or `none` with the reason. Only models that had seen no price after the hour are asked.
+    """
+    from breakout_assets.learning.predicting import ModelShelf, predict_hour
+
+    shelf = ModelShelf(store)
+
+    def make(key: str) -> Made:
+        hour = hour_of(key)
+        live = store.read_table("live_indicators", [hour])
+        rows = predict_hour(live, shelf, recipe(settings.recipe), hour)
+        path = store.write_table("predictions", hour, rows)
+        top = rows.sort_values(["probability", "token"], ascending=[False, True], na_position="last")
+        metadata = {
+            "rows": len(rows),
+            "predicted": int(rows["probability"].notna().sum()),
+            "buy": int((rows["decision"] == "buy").sum()),
+            "reasons": {str(reason): int(n) for reason, n in rows["reason"].value_counts().items()},
+            "path": dg.MetadataValue.path(str(path)),
+            "top_ten": preview(top, ["token", "name", "price", "probability", "decision", "model_scope"], rows=10),
+        }
+        return metadata, check_predictions(rows, len(live))
+
+    return each_partition(context, make)

@@ -1,0 +1,98 @@
+"""What a run tells the UI: metadata of each partition, previews, check results, and failures that name their part."""
+
+import base64
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+import dagster as dg
+import pandas as pd
+
+from breakout_assets.errors import DataError
+
+Metadata = Mapping[str, Any]
+PREVIEW_ROWS: Final = 5  # every event stores its preview, so it stays small
+MOST_LISTED: Final = 20
+PROGRESS_EVERY: Final = 10
+
+
+Findings = Mapping[str, str]
+Made = tuple[Metadata, Findings]
+"""What the UI shows of a partition, and the checks that it fails: name -> what is wrong."""
+
+
+def each_partition(context: dg.AssetExecutionContext, make: Callable[[str], Made]) -> dg.MaterializeResult:
+    """Make every partition of the run by its key, and report on each.
+
+    A partition whose data are refused does not keep the others from being made.
+
+    Raises:
+        dg.Failure: a partition was refused. Those that were made are recorded before, since they are stored.
+    """
+    made: dict[str, Made] = {}
+    refused: dict[str, str] = {}
+    keys = list(context.partition_keys)
+    for number, key in enumerate(keys, start=1):
+        try:
+            made[key] = make(key)
+        except DataError as error:
+            refused[key] = str(error)
+            context.log.error("%s: %s", key, error)
+        log_progress(context, number, len(keys))
+    if refused:
+        raise_refused(context, {key: metadata for key, (metadata, _) in made.items()}, refused)
+    for key, (metadata, _) in made.items():
+        context.add_asset_metadata(metadata, partition_key=key)
+    return dg.MaterializeResult(check_results=check_results(context, {key: found for key, (_, found) in made.items()}))
+
+
+def log_progress(context: dg.AssetExecutionContext, done: int, total: int) -> None:
+    """A line in the run's log every few partitions."""
+    if done % PROGRESS_EVERY == 0 or done == total:
+        context.log.info("%d of %d partitions", done, total)
+
+
+def raise_refused(context: dg.AssetExecutionContext, made: Mapping[str, Metadata], refused: Mapping[str, str]) -> None:
+    """Record the partitions that were made and fail the run for those that were refused; nothing retries it."""
+    for key, metadata in made.items():
+        context.log_event(dg.AssetMaterialization(context.asset_key, partition=key, metadata=metadata))
+    first = next(iter(refused))
+    raise dg.Failure(
+        f"{len(refused)} of {len(made) + len(refused)} partitions could not be made. {first}: {refused[first]}",
+        metadata={"refused": dict(list(refused.items())[:MOST_LISTED])},
+        allow_retries=False,
+    )
+
+
+def check_results(context: dg.AssetExecutionContext, findings: Mapping[str, Findings]) -> list[dg.AssetCheckResult]:
+    """One result for each check of the asset; a finding in any partition of the run fails it."""
+    results = []
+    for spec in context.assets_def.check_specs:
+        found = {key: checks[spec.name] for key, checks in findings.items() if spec.name in checks}
+        results.append(
+            dg.AssetCheckResult(
+                check_name=spec.name,
+                asset_key=spec.asset_key,
+                passed=not found,
+                description="; ".join(f"{key}: {reason}" for key, reason in list(found.items())[:3]) or None,
+                metadata={"partitions": len(findings), "findings": dict(list(found.items())[:MOST_LISTED])},
+            )
+        )
+    return results
+
+
+def preview(frame: pd.DataFrame, columns: Iterable[str], rows: int = PREVIEW_ROWS) -> dg.MarkdownMetadataValue:
+    """The first rows as a Markdown table; text of the listing cannot break out of its cell."""
+    shown = frame[list(columns)].head(rows).copy()
+    for name in map(str, shown.select_dtypes("str").columns):
+        shown[name] = shown[name].str.replace(r"([\\`*_{}\[\]<>|!#])", r"\\\1", regex=True)
+    return dg.MetadataValue.md(shown.to_markdown(index=False) if len(shown) else "*no rows*")
+
+
+def picture(png: bytes, title: str) -> dg.MarkdownMetadataValue:
+    """A PNG that the UI shows."""
+    return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def checks_of(asset: str, checks: Mapping[str, str]) -> list[dg.AssetCheckSpec]:
+    """Check specs of an asset: name -> what it means."""
+    return [dg.AssetCheckSpec(name, asset=asset, description=meaning) for name, meaning in checks.items()]
