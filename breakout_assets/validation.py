@@ -68,6 +68,7 @@ CHECKS: Final[dict[str, dict[str, str]]] = {
 # The largest share of censored rows that listings of a top 1,250 explain: 1.6 % leave it within five days, 3.1 % on
 # the worst day seen; a missing hour of the future censors 4.2 % of a day.
 CENSORED_SHARE: Final = 0.2
+ROUNDING: Final = 1e-9  # what floating point may add to a value at the end of its range
 ORDER_STATUSES: Final = ("submitted", "filled", "cancelled", "refused")
 
 
@@ -141,7 +142,8 @@ def check_indicators(rows: pd.DataFrame, expected_rows: int) -> Findings:
     usable = usable[usable["volume"].notna()]  # without a volume there is nothing to accumulate
     if usable[["OBV", "VPT"]].isna().any(axis=None):
         found["nulls"] = f"no OBV or VPT: {_named(usable[usable[['OBV', 'VPT']].isna().any(axis=1)])}"
-    outside = ~(usable[["RSI", "VWRSI"]].isna() | ((usable[["RSI", "VWRSI"]] >= 0) & (usable[["RSI", "VWRSI"]] <= 100)))
+    oscillators = usable[["RSI", "VWRSI"]]
+    outside = (oscillators < -ROUNDING) | (oscillators > 100 + ROUNDING)
     crossed = usable["bollinger_lband"] > usable["bollinger_hband"]
     if outside.any(axis=None) or crossed.any():
         found["ranges"] = f"outside its range: {_named(usable[outside.any(axis=1) | crossed])}"

@@ -377,7 +377,6 @@ class Ledger:
 
 
 def _configure(connection: sqlite3.Connection, record: object) -> None:
-    connection.isolation_level = None  # the driver would begin transactions of its own, and not immediate ones
     connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = FULL")  # what was committed survives a power cut

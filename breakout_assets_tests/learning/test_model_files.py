@@ -187,6 +187,14 @@ def test_the_newest_generation_that_has_not_seen_the_future_is_chosen(model: Fit
     assert newest_before(token_folder, times[0] + 9999 * hour) == folders[times[0]]
 
 
+def test_generations_come_oldest_first_however_a_folder_lists_them(tmp_path: Path) -> None:
+    names = [f"202403{day:02}T{hour:02}" for day in (17, 3, 29, 11, 8) for hour in (21, 4, 0, 13)]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").touch()
+    assert [folder.name for folder in generations(UPath(tmp_path)).values()] == sorted(names)
+
+
 def test_a_token_without_a_model_has_no_generation(token_folder: UPath) -> None:
     assert generations(token_folder) == {}
     assert newest_before(token_folder, LAST_LABEL.to_pydatetime()) is None

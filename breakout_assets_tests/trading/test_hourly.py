@@ -69,6 +69,9 @@ def test_five_days_from_decision_to_decision(account: Account) -> None:
     [row] = closed.orders_frame().to_dict("records")
     assert row["price"] == "12.9350"
     assert closed.portfolio.positions == ()
+    assert at(121) not in [
+        hour for _, _, hour, _ in dump(account.ledger)["marks"]
+    ]  # nothing is held, nothing is priced
     sale = Decimal("12.935") * 20
     profit = sale * (1 - RULES.fee) - Decimal("221.1") * (1 + RULES.fee)
     assert closed.portfolio.realised_profit == profit
