@@ -3,7 +3,7 @@
 Loading it touches no network, no clock and no secret.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import dagster as dg
 
@@ -11,15 +11,17 @@ from breakout_assets.defs import automation, dataset, market, models, trading
 from breakout_assets.defs.resources import build_resources
 from breakout_assets.settings import Settings, load_settings
 
+MODULES: Final = (market, dataset, models, trading)
+
 
 def build_definitions(settings: Settings, **overrides: Any) -> dg.Definitions:
     """The whole graph for these settings; `overrides` replace resources by name, so that tests take the same graph."""
-    assets = dg.load_assets_from_modules([market, dataset, models, trading])
+    assets = [item for item in dg.load_assets_from_modules(MODULES) if isinstance(item, dg.AssetsDefinition)]
     if settings.source == "simulated":
-        assets = dg.map_asset_specs(_marked_as_simulated, assets)
+        assets = [asset.map_asset_specs(_marked_as_simulated) for asset in assets]
     return dg.Definitions(
         assets=assets,
-        asset_checks=dg.load_asset_checks_from_modules([market]),
+        asset_checks=dg.load_asset_checks_from_modules(MODULES),
         jobs=automation.JOBS,
         schedules=automation.SCHEDULES,
         sensors=automation.SENSORS,

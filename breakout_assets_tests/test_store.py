@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 from datetime import date, timedelta
@@ -75,7 +74,6 @@ def test_of_several_processes_one_writes_a_new_file(store: Store, tmp_path: Path
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            cwd=os.getcwd(),
         )
         for n in range(4)
     ]
@@ -93,9 +91,9 @@ def test_of_several_processes_one_writes_a_new_file(store: Store, tmp_path: Path
 def test_a_store_that_cannot_be_written_says_so_and_names_the_setting(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     store = Store.at(str(tmp_path / "file" / "store"))
-    with pytest.raises(DataError, match="cannot be written.*BREAKOUT_STORE"):
+    with pytest.raises(DataError, match=r"cannot be written.*BREAKOUT_STORE"):
         store.write_table("market_health", at("2024-03-01 05:00"), health())
-    with pytest.raises(DataError, match="cannot be written.*BREAKOUT_STORE"):
+    with pytest.raises(DataError, match=r"cannot be written.*BREAKOUT_STORE"):
         store.write_new(store.root / "x", b"")
 
 

@@ -47,7 +47,7 @@ def labelled(store: Store, day: object) -> pd.DataFrame:
     return label_rows(rows, *day_bounds(HOUR.date()))
 
 
-def at_row(column: str, value: object, row: int = 0) -> Change:
+def at_row(column: str, value: str | float | datetime | None, row: int = 0) -> Change:
     def change(frame: pd.DataFrame) -> pd.DataFrame:
         changed = frame.copy()
         changed.loc[changed.index[row], column] = value

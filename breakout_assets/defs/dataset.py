@@ -16,6 +16,8 @@ from breakout_assets.defs.partitions import (
     hour_of,
 )
 from breakout_assets.defs.reporting import Made, checks_of, each_partition, preview
+from breakout_assets.learning.recipes import recipe
+from breakout_assets.settings import Settings
 from breakout_assets.store import Store
 from breakout_assets.validation import CHECKS, check_indicators, check_labels
 
@@ -69,7 +71,9 @@ def labelled_dataset(context: dg.AssetExecutionContext, store: dg.ResourceParam[
     deps=[labelled_dataset, dg.AssetDep(daily_snapshots, partition_mapping=LOOK_BACK_DAYS)],
     check_specs=checks_of("indicator_features", CHECKS["indicator_features"]),
 )
-def indicator_features(context: dg.AssetExecutionContext, store: dg.ResourceParam[Store]) -> dg.MaterializeResult:
+def indicator_features(
+    context: dg.AssetExecutionContext, store: dg.ResourceParam[Store], settings: dg.ResourceParam[Settings]
+) -> dg.MaterializeResult:
     """The labelled rows with the published indicators.
 
     One row is one coin at one hour. Each indicator is computed from that coin's rows in the 720 hours that end at the
@@ -79,6 +83,8 @@ def indicator_features(context: dg.AssetExecutionContext, store: dg.ResourcePara
     from breakout_assets.dataset.features import HISTORY_COLUMNS, days_of_look_back, with_indicators
     from breakout_assets.learning.training_set import tokens_with_history
     from breakout_assets.market.history import day_bounds, read_days
+
+    rows_needed = recipe(settings.recipe).min_rows
 
     def make(key: str) -> Made:
         day = day_of(key)
@@ -98,7 +104,7 @@ def indicator_features(context: dg.AssetExecutionContext, store: dg.ResourcePara
     try:
         return each_partition(context, make)
     finally:  # also after a refusal: the other days are there
-        context.instance.add_dynamic_partitions(TOKENS_NAME, [POOLED, *tokens_with_history(store)])
+        context.instance.add_dynamic_partitions(TOKENS_NAME, [POOLED, *tokens_with_history(store, rows_needed)])
 
 
 @dg.asset(

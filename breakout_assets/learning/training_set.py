@@ -1,25 +1,20 @@
 """The rows that models are trained on, out of the stored days of `indicator_features`."""
 
 from collections.abc import Sequence
-from typing import Final
 
 import pandas as pd
 
 from breakout_assets.store import Store
 
-# A month of labelled hours, the length of an indicator's look-back: with less, a token has no partition and is left
-# to the pooled model.
-ROWS_FOR_A_MODEL: Final = 720
 
-
-def tokens_with_history(store: Store) -> list[str]:
-    """The tokens that have enough labelled rows for a model of their own, by name."""
+def tokens_with_history(store: Store, rows_needed: int) -> list[str]:
+    """The tokens that have at least this many labelled rows, by name."""
     days = store.days_of("indicator_features")
     if not days:
         return []
     rows = store.read_table("indicator_features", days, ["token", "label_status"])
     counts = rows.loc[rows["label_status"] == "labelled", "token"].value_counts()
-    return sorted(str(token) for token in counts[counts >= ROWS_FOR_A_MODEL].index)
+    return sorted(str(token) for token in counts[counts >= rows_needed].index)
 
 
 def training_rows(store: Store, tokens: Sequence[str] | None = None) -> pd.DataFrame:

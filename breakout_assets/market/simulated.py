@@ -303,7 +303,7 @@ def _panel(market: SimulatedMarket, first: int, last: int) -> tuple[Panel, _Coin
 
 
 def _listing(panel: Panel, coins: _Coins, first: int, last: int) -> pd.DataFrame:
-    """The raw rows of the collected hours of a range, sorted by hour and rank."""
+    """The raw rows of a range of hours, sorted by hour and rank."""
     begin = int(panel.hours[0])
     block = slice(first - begin - 1, last - begin + DELAY_HOURS + 1)  # all rows that the collector may have looked at
     rank = 1 + np.argsort(np.argsort(panel.walk[block], axis=1, kind="stable"), axis=1)
@@ -311,7 +311,6 @@ def _listing(panel: Panel, coins: _Coins, first: int, last: int) -> pd.DataFrame
     total_capital = np.nansum(capital, axis=1)
 
     asked = np.arange(first - begin, last - begin + 1)
-    asked = asked[panel.collected[asked]]
     seen = asked + panel.delay[asked]  # the row that the collector found when it came
     hour, column = np.nonzero(panel.listed[seen])
     again = np.flatnonzero(panel.copies[asked[hour], column])

@@ -1,6 +1,6 @@
 """The one call that trades an hour."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
@@ -12,7 +12,7 @@ from breakout_assets.market.health import HealthState
 from breakout_assets.tables import TRADE_ORDERS, conform
 from breakout_assets.trading.alerts import MailSettings, compose
 from breakout_assets.trading.brokers import Broker, PaperBroker
-from breakout_assets.trading.decide import Quote, decide, order_id, read_quotes, read_signals
+from breakout_assets.trading.decide import Quote, Signal, decide, order_id, read_quotes, read_signals
 from breakout_assets.trading.ledger import Books, Ledger
 from breakout_assets.trading.money import plain
 from breakout_assets.trading.portfolio import Cancellation, Fill, Order, Portfolio
@@ -96,17 +96,14 @@ def trade_hour(
             return _recorded(books, hour, rules, repeated=True)
         refusal = _refusal(books, hour, rules, now)
         if refusal:
-            portfolio = books.portfolio(hour, rules.cash)
-            return HourResult(hour, "refused", refusal, (), (), (), portfolio)
+            return HourResult(hour, "refused", refusal, (), (), (), books.portfolio(hour, rules.cash))
         health = _health(health_state, hour)
         signals = read_signals(predictions, hour)
         quotes = {} if health is HealthState.HALTED else read_quotes(prices, hour)
         _open_account(books, rules)
         filled, cancelled = _settle(books, hour, quotes, rules, broker or PaperBroker(rules))
-        intents = decide(books.portfolio(hour, rules.cash), signals, quotes, health, rules, hour)
-        for intent in intents:
-            books.submit(Order(order_id=order_id(account, intent), **vars(intent)))
-        outcome = f"{health}: {filled} filled, {cancelled} cancelled, {len(intents)} submitted"
+        submitted = _submit(books, hour, signals, quotes, health, rules)
+        outcome = f"{health}: {filled} filled, {cancelled} cancelled, {submitted} submitted"
         books.close_hour(hour, health, outcome, now)
         result = _recorded(books, hour, rules, repeated=False)
         if mail and result.filled:
@@ -177,6 +174,21 @@ def _settle(
             cancelled += 1
     books.mark(hour, {token: quotes[token].price for token in sorted(held) if token in quotes})
     return filled, cancelled
+
+
+def _submit(
+    books: Books,
+    hour: datetime,
+    signals: Sequence[Signal],
+    quotes: Mapping[str, Quote],
+    health: HealthState,
+    rules: TradingRules,
+) -> int:
+    """Decide this hour's orders and record them; returns their number."""
+    intents = decide(books.portfolio(hour, rules.cash), signals, quotes, health, rules, hour)
+    for intent in intents:
+        books.submit(Order(order_id=order_id(books.account, intent), **vars(intent)))
+    return len(intents)
 
 
 def _rank(order: Order) -> tuple[bool, datetime, float, str]:

@@ -39,7 +39,8 @@ def test_rows_get_the_indicators_of_their_own_token_and_hour() -> None:
 def test_a_quarantined_row_has_no_indicators_and_is_in_nobodys_window() -> None:
     rows = market()
     bad = (rows["token"] == "A-1") & (rows["timestamp"] >= HOUR - timedelta(hours=1))
-    rows.loc[bad, ["price", "quarantine"]] = [0.0, "PRICE_NOT_POSITIVE"]
+    rows.loc[bad, "price"] = 0.0
+    rows.loc[bad, "quarantine"] = "PRICE_NOT_POSITIVE"
     found = with_indicators(rows[rows["timestamp"] == HOUR], rows, HOUR, HOUR).set_index("token")
     assert found.loc["A-1", list(INDICATOR_COLUMNS)].isna().all()
     assert found.loc["B-2", list(INDICATOR_COLUMNS)].notna().all()

@@ -1,7 +1,7 @@
 """Every value is compared with the library `ta` run on that single window, then the invariances are held to the bit."""
 
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,236 +9,22 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ta.momentum import RSIIndicator
-from ta.trend import MACD, EMAIndicator, SMAIndicator
-from ta.volatility import BollingerBands
-from ta.volume import OnBalanceVolumeIndicator, VolumePriceTrendIndicator
 
 from breakout_assets.dataset.indicators import INDICATOR_COLUMNS, LOOKBACK, look_back_start, window_indicators
 from breakout_assets.errors import DataError
+from breakout_assets_tests.dataset.reference import (
+    assert_equals_ta,
+    assert_same_indicators,
+    by_ta,
+    scales,
+    window_of,
+)
+from breakout_assets_tests.dataset.tokens import DAY, FIRST, LAST, TOKENS, at, market
 
 Span = tuple[pd.Timestamp, pd.Timestamp]
 Indicators = Callable[[pd.DataFrame, Span], pd.DataFrame]
 
 PANEL = Path(__file__).resolve().parents[3] / "shared" / "data" / "hourly_panel.parquet"
-
-
-def at(hour: int) -> pd.Timestamp:
-    return pd.Timestamp("2024-01-01") + pd.Timedelta(hours=hour)
-
-
-# The asked day. Its first window reads from hour 81 on, its last from hour 104: rows from 0 to 80 never matter, and
-# rows from 81 to 103 are in the computed block without being in every window.
-FIRST, LAST = 800, 823
-DAY = (at(FIRST), at(LAST))
-
-
-# --- invented tokens ------------------------------------------------------------------------------------------------
-
-
-def walk(rng: np.random.Generator) -> pd.DataFrame:
-    """A token with a row for each hour from 0 to LAST."""
-    price = np.exp(np.cumsum(rng.normal(0, 0.01, LAST + 1)) + rng.normal(0, 3))
-    volume = np.exp(rng.normal(12, 1, LAST + 1))
-    hours = [at(hour) for hour in range(LAST + 1)]
-    return pd.DataFrame({"timestamp": pd.Series(hours, dtype="datetime64[us]"), "price": price, "volume": volume})
-
-
-def stablecoin(rng: np.random.Generator) -> pd.DataFrame:
-    return walk(rng).assign(price=np.repeat(np.round(1 + rng.normal(0, 3e-4, LAST // 4 + 1), 4), 4)[: LAST + 1])
-
-
-def frozen_from(hour: int) -> Callable[[np.random.Generator], pd.DataFrame]:
-    """The price stands still from this hour on."""
-
-    def token(rng: np.random.Generator) -> pd.DataFrame:
-        rows = walk(rng)
-        return rows.assign(price=rows["price"].where(rows.index < hour, rows["price"][hour]))
-
-    return token
-
-
-def nearly_frozen(rng: np.random.Generator) -> pd.DataFrame:
-    """Two moves in 720 hours, which leave the windows of the day one after the other."""
-    return walk(rng).assign(price=np.select([np.arange(LAST + 1) < 90, np.arange(LAST + 1) < 97], [1.0, 1.3], 1.1))
-
-
-def still_across_a_gap(rng: np.random.Generator) -> pd.DataFrame:
-    """The price stands still until 50 rows before the day ends: later windows begin as if nothing had been before."""
-    rows = walk(rng)
-    return rows.assign(price=rows["price"].where(rows.index > 770, rows["price"][770]))[
-        (rows.index < 101) | (rows.index >= 770)
-    ]
-
-
-def only(*parts: tuple[int, int]) -> Callable[[np.random.Generator], pd.DataFrame]:
-    """Rows in these spans of hours and no others."""
-
-    def token(rng: np.random.Generator) -> pd.DataFrame:
-        rows = walk(rng)
-        kept = np.zeros(len(rows), dtype=bool)
-        for first, last in parts:
-            kept[first : last + 1] = True
-        return rows[kept]
-
-    return token
-
-
-def share(part: float) -> Callable[[np.random.Generator], pd.DataFrame]:
-    """Each hour has a row with this probability."""
-    return lambda rng: walk(rng)[rng.random(LAST + 1) < part]
-
-
-def priced(factor: float, first: int, last: int = LAST) -> Callable[[np.random.Generator], pd.DataFrame]:
-    """The price is multiplied by a factor for a time."""
-
-    def token(rng: np.random.Generator) -> pd.DataFrame:
-        rows = walk(rng)
-        return rows.assign(price=rows["price"] * np.where(rows.index.isin(range(first, last + 1)), factor, 1.0))
-
-    return token
-
-
-def traded(volume: float, first: int, last: int = LAST) -> Callable[[np.random.Generator], pd.DataFrame]:
-    """The volume has one value for a time."""
-
-    def token(rng: np.random.Generator) -> pd.DataFrame:
-        rows = walk(rng)
-        return rows.assign(volume=rows["volume"].mask(rows.index.isin(range(first, last + 1)), volume))
-
-    return token
-
-
-def null_volumes(rng: np.random.Generator) -> pd.DataFrame:
-    rows = walk(rng)
-    return rows.assign(volume=rows["volume"].mask(pd.Series(rng.random(LAST + 1) < 0.15)))
-
-
-TOKENS: dict[str, Callable[[np.random.Generator], pd.DataFrame]] = {
-    "walk": walk,
-    "stablecoin": stablecoin,
-    "frozen always": frozen_from(0),
-    "frozen for all but the oldest windows": frozen_from(92),
-    "frozen for 600 hours": frozen_from(200),
-    "frozen for 500 hours": frozen_from(300),
-    "frozen for 300 hours": frozen_from(500),
-    "nearly frozen": nearly_frozen,
-    "still across a gap": still_across_a_gap,
-    "gap of 700 hours": only((0, 95), (796, LAST)),
-    "gap of 300 hours": only((0, 300), (601, LAST)),
-    "gap that no window bridges": only((0, 60), (805, LAST)),
-    "only the oldest windows bridge the gap": only((0, 83), (801, LAST)),
-    "one row in 30": share(1 / 30),
-    "two rows in three": share(0.66),
-    "nearly all rows": share(0.97),
-    "listed 5 hours before the day": only((795, LAST)),
-    "listed 12 hours before the day": only((788, LAST)),
-    "listed within the day": only((807, LAST)),
-    "one row": only((810, 810)),
-    "one row a window": only((85, 85), (806, 806)),
-    "jump of 1000 within the day": priced(1000.0, 811),
-    "jump of 1000 as windows begin": priced(1000.0, 95),
-    "fall to a billionth as windows begin": priced(1e-9, 100),
-    "spike of a billion as windows begin": priced(1e9, 88, 88),
-    "absurd volume as windows begin": traded(1e20, 88, 88),
-    "no volume for long": traded(0.0, 150),
-    "no volume within the day": traded(0.0, 790, 815),
-    "null volumes": null_volumes,
-    "null volume always": traded(np.nan, 0),
-    "null volumes as windows begin": traded(np.nan, 78, 94),
-}
-
-
-def market(seed: int, *names: str) -> pd.DataFrame:
-    """The named tokens, `<name>-<number>`, ordered by hour as snapshots are."""
-    rng = np.random.default_rng(seed)
-    tokens = [TOKENS[name](rng).assign(token=f"{name}-{number}") for number, name in enumerate(names)]
-    return pd.concat(tokens).sort_values("timestamp", kind="stable").astype({"token": "str"}).reset_index(drop=True)
-
-
-# --- the reference --------------------------------------------------------------------------------------------------
-
-
-def window_of(rows: pd.DataFrame, token: str, end: pd.Timestamp) -> pd.DataFrame:
-    of_token = rows[(rows["token"] == token) & (rows["timestamp"] > end - LOOKBACK) & (rows["timestamp"] <= end)]
-    return of_token.sort_values("timestamp").reset_index(drop=True)
-
-
-def by_ta(window: pd.DataFrame) -> dict[str, float]:
-    """The indicators of a window's last row, from the library and, for pvt and VWRSI, from plain pandas."""
-    price, volume = window["price"], window["volume"]
-    macd, bands = MACD(price), BollingerBands(price)
-    flow = price.diff() * volume
-    gain, loss = flow.where(flow > 0, 0).rolling(14).mean(), (-flow.where(flow < 0, 0)).rolling(14).mean()
-    columns = {
-        "RSI": RSIIndicator(price).rsi(),
-        "sma_5": SMAIndicator(price, 5).sma_indicator(),
-        "sma_10": SMAIndicator(price, 10).sma_indicator(),
-        "sma_20": SMAIndicator(price, 20).sma_indicator(),
-        "pvt": (volume * price.pct_change(fill_method=None)).cumsum(),
-        "MACD": macd.macd(),
-        "MACD_signal": macd.macd_signal(),
-        "EMA_9": EMAIndicator(price, 9).ema_indicator(),
-        "EMA_21": EMAIndicator(price, 21).ema_indicator(),
-        "bollinger_hband": bands.bollinger_hband(),
-        "bollinger_lband": bands.bollinger_lband(),
-        "OBV": OnBalanceVolumeIndicator(price, volume).on_balance_volume(),
-        "VPT": VolumePriceTrendIndicator(price, volume).volume_price_trend().fillna(0),
-        "VWRSI": 100 - 100 / (1 + gain / loss),
-    }
-    return {name: float(column.iloc[-1]) for name, column in columns.items()}
-
-
-def scales(window: pd.DataFrame) -> dict[str, float]:
-    """What an error of each indicator is measured against: MACD may be 0, a sum may cross 0, where prices do not."""
-    price, volume = window["price"], window["volume"]
-    last = float(price.iloc[-1])
-    moves = float((volume * price.pct_change(fill_method=None)).abs().sum())
-    recent = float(price.tail(20).max())
-    return {
-        **dict.fromkeys(("sma_5", "sma_10", "sma_20", "bollinger_hband", "bollinger_lband"), recent),
-        **dict.fromkeys(("MACD", "MACD_signal", "EMA_9", "EMA_21"), last),
-        **dict.fromkeys(("RSI", "VWRSI"), 1.0),
-        **dict.fromkeys(("pvt", "VPT"), moves),
-        "OBV": float(volume.abs().sum()),
-    }
-
-
-def by_exact_sums(window: pd.DataFrame) -> dict[str, float]:
-    """What reads 20 rows at most, in extended precision: pandas' running sums remember what has left them."""
-    price = window["price"].tail(20).to_numpy().astype(np.longdouble)
-    flow = (window["price"].diff() * window["volume"]).tail(14).to_numpy().astype(np.longdouble)
-    values = {f"sma_{n}": float(price[-n:].mean()) if len(price) >= n else np.nan for n in (5, 10, 20)}
-    width = 2 * np.sqrt(((price - price.mean()) ** 2).mean())
-    values["bollinger_hband"] = float(price.mean() + width) if len(price) == 20 else np.nan
-    values["bollinger_lband"] = float(price.mean() - width) if len(price) == 20 else np.nan
-    gain, loss = flow[flow > 0].sum(), -flow[flow < 0].sum()
-    values["VWRSI"] = float(100 * gain / (gain + loss)) if len(flow) == 14 and gain + loss > 0 else np.nan
-    return values
-
-
-def assert_same_indicators(
-    got: Mapping[Hashable, float], expected: dict[str, float], scale: dict[str, float], tolerance: float, where: str
-) -> None:
-    for name, value in expected.items():
-        assert np.isnan(got[name]) == np.isnan(value), f"{name} {where}: {got[name]}, expected {value}"
-        if not np.isnan(value):
-            assert abs(got[name] - value) <= tolerance * scale[name], f"{name} {where}: {got[name]}, expected {value}"
-
-
-def assert_equals_ta(rows: pd.DataFrame, row: pd.Series) -> None:
-    window = window_of(rows, row["token"], row["timestamp"])
-    got = row.to_dict()
-    expected, scale, where = by_ta(window), scales(window), f"of {row['token']} at {row['timestamp']}"
-    assert_same_indicators(got, by_exact_sums(window), scale, 1e-12, where)
-    # pandas' running variance keeps a residue of about 1e-15 price squared, whose root is in the bands. Its other
-    # running sums keep about 1e-16, too much only where the price has been a million times higher.
-    ruined = window["price"].max() > 1e6 * window["price"].iloc[-1]
-    running = {name: expected.pop(name) for name in ("sma_5", "sma_10", "sma_20", "VWRSI")}
-    bands = {name: expected.pop(name) for name in ("bollinger_hband", "bollinger_lband")}
-    assert_same_indicators(got, running, scale, 1e-3 if ruined else 1e-9, where)
-    assert_same_indicators(got, bands, scale, 1e-7, where)
-    assert_same_indicators(got, expected, scale, 1e-9, where)
 
 
 @pytest.mark.parametrize("name", TOKENS)

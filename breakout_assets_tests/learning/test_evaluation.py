@@ -27,7 +27,7 @@ def test_the_five_figures_of_a_small_case() -> None:
 
 
 def test_what_is_needed_to_read_them() -> None:
-    metrics = score([1, 0, 0, 0], [0.9, 0.9, 0.1, 0.2])
+    metrics = score([1, 0, 0, 0], [0.1, 0.9, 0.9, 0.2])
     assert (metrics.rows, metrics.positives, metrics.train_rows) == (4, 1, 7)
     assert metrics.base_rate == pytest.approx(0.25)
     assert metrics.always_no_accuracy == pytest.approx(0.75)

@@ -114,7 +114,7 @@ def test_the_simulated_source_says_that_it_is_one_and_gives_any_hour(store: Stor
 def test_an_hour_that_a_fault_removed_is_a_reason(store: Store) -> None:
     market = SimulatedMarket(seed=1, tokens=3, faults=frozenset({"missing_hours"}))
     log = market.fault_log(HOUR, HOUR + timedelta(days=30))
-    gone = log["first"].iloc[0].to_pydatetime() if "first" in log else log.iloc[0, 2].to_pydatetime()
+    gone = datetime.fromisoformat(str(log["first_hour"].iloc[0]))
     found = run(store, SimulatedSource(market), [gone - timedelta(hours=1), gone])
     assert isinstance(found[gone], DataError)
 

@@ -10,11 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from breakout_assets.errors import DataError
-from breakout_assets.market.faults import DELAY_HOURS, FAULTS, STRETCH_HOURS, coin_numbers, events
+from breakout_assets.market.faults import (
+    DELAY_HOURS,
+    FAULTS,
+    REACH_HOURS,
+    STRETCH_HOURS,
+    Panel,
+    coin_numbers,
+    events,
+    inject,
+)
 from breakout_assets.market.schema import HOUR, RAW_COLUMNS, hours_between
 from breakout_assets.market.simulated import ORIGIN, SimulatedMarket
 
-SEED, TOKENS = 9, 16  # more coins than the faults need together
+SEED, TOKENS = 9, 12  # more coins than the faults need together
 NAMES = sorted(FAULTS)
 FIRST = datetime.fromisoformat("2024-02-10T07:00")
 LAST = FIRST + 36 * 24 * HOUR
@@ -206,14 +215,28 @@ def test_the_registry_describes_each_fault() -> None:
         assert fault.gate.isupper()
         assert 0 < fault.hours <= STRETCH_HOURS
         assert 0 <= fault.day < 30
+    assert FAULTS["stale_price"].hours < REACH_HOURS  # or a panel could begin after the price that froze
 
 
 def test_the_panel_that_a_fault_is_given_stays_as_it_is() -> None:
-    """Otherwise the hour before an event would depend on what was injected into it."""
-    clean = listing()
-    before = clean.copy()
-    listing(*NAMES)
-    pd.testing.assert_frame_equal(clean, before)
+    faults, tokens, hours = frozenset(FAULTS), 20, np.arange(STRETCH_HOURS, 2 * STRETCH_HOURS)
+    numbers = coin_numbers(tokens, faults)
+    shape = len(hours), len(numbers)
+    random = np.random.default_rng(0)
+    price, volume, walk, pairs, supply = random.random((5, *shape))
+    age, serial, since, symbol, name = np.zeros((5, *shape), dtype=np.int64)
+    listed, copies = np.zeros((2, *shape), dtype=np.bool_)
+    delay, collected = np.zeros(len(hours), dtype=np.int64), np.ones(len(hours), dtype=np.bool_)
+    panel = Panel(
+        hours, numbers, price, volume, walk, pairs, supply, age, serial, since, listed, symbol, name, copies, delay,
+        collected,
+    )  # fmt: skip
+    before = {field: cells.copy() for field, cells in vars(panel).items()}
+    after = vars(inject(panel, SEED, tokens, faults))
+    for field, cells in vars(panel).items():
+        np.testing.assert_array_equal(cells, before[field])
+    changed = {field for field, cells in after.items() if not np.array_equal(cells, before[field])}
+    assert changed >= {"price", "volume", "supply", "age", "serial", "since", "symbol", "name", "copies", "delay"}
 
 
 def test_columns_of_added_coins_come_last() -> None:
@@ -408,6 +431,9 @@ def test_a_missing_price_leaves_null_what_follows_from_it() -> None:
     assert hit[priced].isna().all(axis=None)
     assert hit[["volume_24h", "volume_change_24h", "cmc_rank", "last_updated"]].notna().all(axis=None)
     assert np.isnan(at(rows, last + 24 * HOUR, "percent_change_24h"))
+    others = market("missing_price").snapshot(first)["market_cap_dominance"].dropna()
+    assert len(others) == TOKENS - 1
+    assert others.sum() == pytest.approx(100)
 
 
 def test_an_event_under_way_looks_the_same_to_whoever_begins_in_its_middle() -> None:
@@ -416,5 +442,6 @@ def test_an_event_under_way_looks_the_same_to_whoever_begins_in_its_middle() -> 
         middle = first + min(last - first, 24 * HOUR) // (2 * HOUR) * HOUR
         if fault == "missing_hours":
             continue
-        clean = dict(market(fault).snapshots(first - 2 * HOUR, middle))
-        pd.testing.assert_frame_equal(market(fault).snapshot(middle), clean[middle], check_exact=True)
+        from_before = dict(market(fault).snapshots(first - 2 * HOUR, middle))
+        for frames in ({middle: market(fault).snapshot(middle)}, dict(market(fault).snapshots(middle, middle))):
+            pd.testing.assert_frame_equal(frames[middle], from_before[middle], check_exact=True)

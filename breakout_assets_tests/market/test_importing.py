@@ -101,7 +101,7 @@ def test_a_torn_panel_is_refused(store: Store, tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-50])
     with pytest.raises(DataError, match=r"panel\.parquet cannot be read"):
         import_panel(file, store)
-    with pytest.raises(DataError, match="neither .csv nor .parquet"):
+    with pytest.raises(DataError, match=r"neither \.csv nor \.parquet"):
         import_panel(Path(__file__), store)
     with pytest.raises(DataError, match="is not there"):
         import_panel(tmp_path / "nowhere.csv", store)

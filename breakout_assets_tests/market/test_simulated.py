@@ -407,12 +407,13 @@ def test_coins_move_together_as_far_as_the_market_factor_says(factor: float) -> 
 
 def test_a_state_shows_in_the_next_hour_and_never_in_its_own() -> None:
     """A drift one hour too early would let the volume of an hour tell the return that has just been paid out."""
-    market = SimulatedMarket(seed=6, tokens=40, signal=1.0, market_factor=0.0)
-    truth = market.truth(ORIGIN, ORIGIN + 9000 * HOUR)
+    market = SimulatedMarket(seed=8, tokens=40, signal=1.0, market_factor=0.0)
+    truth = market.truth(ORIGIN, ORIGIN + 26_000 * HOUR)
     state = grid(truth, "state").to_numpy()
     returns = hourly_returns(truth) / 0.0078
     # With the drift of the hour before taken out, only noise is left; with any other hour's, something remains.
     residual = returns + 0.0078 / 2 - state[:-1]
     assert residual.std() == pytest.approx(1, abs=0.005)
+    assert residual.mean() == pytest.approx(0, abs=0.002)  # a million draws: its own error is .001
     shock = state[1:] - 2 ** (-1 / 48) * state[:-1]
     assert np.corrcoef(residual.ravel(), shock.ravel())[0, 1] == pytest.approx(0, abs=0.01)
