@@ -19,6 +19,7 @@ from breakout_assets.defs.reporting import (
     Findings,
     Made,
     Metadata,
+    bars,
     check_results,
     checks_of,
     each_partition,
@@ -98,13 +99,14 @@ def _store_model(store: Store, model: Any, as_of: datetime | None) -> Made:
         "positives": model.positives,
         "trained_until": model.trained_until.isoformat(),
         **{name: float(value) for name, value in scores.items() if value == value},  # NaN: undefined, see auc_reason
-        "auc_undefined_because": metrics.auc_reason or "it is defined",
+        **({"auc_undefined_because": metrics.auc_reason} if metrics.auc_reason else {}),
         "test_rows": metrics.rows,
         "test_base_rate": float(metrics.base_rate),
         "always_no_accuracy": float(metrics.always_no_accuracy),
         "recipe": f"{model.recipe.name} ({model.recipe.recipe_id})",
         "model_hash": str(read_manifest(folder)["model_hash"]),
         "path": dg.MetadataValue.path(str(folder)),
+        "top_features": bars(model.importances),
         "feature_importances": picture(importance_chart(model.importances), "feature importances"),
     }
     return metadata, check_model(scores, model.trained_until, as_of)

@@ -1,6 +1,7 @@
 """What a run tells the UI: metadata of each partition, previews, check results, and failures that name their part."""
 
 import base64
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from breakout_assets.errors import DataError
 
 Metadata = Mapping[str, Any]
 PREVIEW_ROWS: Final = 5  # every event stores its preview, so it stays small
+INLINE_CHARACTERS: Final = 1000  # longer Markdown is behind a click in the UI
 MOST_LISTED: Final = 20
 PROGRESS_EVERY: Final = 10
 
@@ -81,11 +83,37 @@ def check_results(context: dg.AssetExecutionContext, findings: Mapping[str, Find
 
 
 def preview(frame: pd.DataFrame, columns: Iterable[str], rows: int = PREVIEW_ROWS) -> dg.MarkdownMetadataValue:
-    """The first rows as a Markdown table; text of the listing cannot break out of its cell."""
-    shown = frame[list(columns)].head(rows).copy()
-    for name in map(str, shown.select_dtypes("str").columns):
-        shown[name] = shown[name].str.replace(r"([\\`*_{}\[\]<>|!#])", r"\\\1", regex=True)
-    return dg.MetadataValue.md(shown.to_markdown(index=False) if len(shown) else "*no rows*")
+    """The first rows as a Markdown table, as many as the UI shows without a click."""
+    names = list(columns)
+    shown = frame[names].head(rows)
+    numeric = [pd.api.types.is_numeric_dtype(shown[name]) for name in names]
+    lines = ["|".join(names), "|".join("--:" if number else "---" for number in numeric)]
+    for row in shown.itertuples(index=False):
+        line = "|".join(_cell(value) for value in row)
+        if len("\n".join([*lines, line])) >= INLINE_CHARACTERS:
+            break
+        lines.append(line)
+    return dg.MetadataValue.md("\n".join(lines) if len(shown) else "*no rows*")
+
+
+def _cell(value: object) -> str:
+    """A value as a cell: short, and text of a listing cannot break out of it."""
+    if value is None or value is pd.NA or value is pd.NaT or value != value:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, pd.Timestamp):
+        return f"{value:%Y-%m-%d %H:%M}"
+    return re.sub(r"([\\`*_{}\[\]<>|!#])", r"\\\1", str(value).replace("\n", " "))
+
+
+def bars(shares: "pd.Series[float]", rows: int = 8) -> dg.MarkdownMetadataValue:
+    """The largest shares as a bar chart in characters, short enough that the UI shows it without a click."""
+    largest = shares.sort_values(ascending=False).head(rows)
+    lines = [
+        f"{name}|{'█' * max(1, round(20 * share / largest.iloc[0]))} {share:.1%}" for name, share in largest.items()
+    ]
+    return dg.MetadataValue.md("\n".join(["feature|share of the forest's decisions", "---|---", *lines]))
 
 
 def picture(png: bytes, title: str) -> dg.MarkdownMetadataValue:

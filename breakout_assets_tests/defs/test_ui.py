@@ -12,6 +12,7 @@ from breakout_assets.defs.partitions import TOKENS_NAME
 from breakout_assets_tests.defs.conftest import AS_OF
 from breakout_assets_tests.defs.processes import REPOSITORY, environment, home, instance_of, webserver
 from breakout_assets_tests.defs.support import DATASET, HOURLY, World, day_keys, hour_keys
+from breakout_assets_tests.defs.test_definitions import GRAPH
 from breakout_assets_tests.samples import at
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("learned"), pytest.mark.timeout(900)]
@@ -71,8 +72,10 @@ def show(page: Page, path: str, wait_for: str, name: str) -> None:
 
 
 def test_the_graph_shows_the_groups_and_says_that_the_market_is_simulated(page: Page) -> None:
-    groups = ",".join(f"breakout_assets.definitions@__repository__:{name}" for name in ("market", "dataset"))
-    show(page, f"/asset-groups?expanded={groups}", "text=market", "graph")
+    groups = "%2C".join(f"global%40global%3A{name}" for name in ("market", "dataset", "models", "trading"))
+    show(page, f"/asset-groups?expanded={groups}", "text=hourly_snapshots", "graph")
+    for name in GRAPH:
+        assert page.locator(f"text={name}").count(), name
     for name in ("market", "dataset", "models", "trading"):
         assert page.locator(f"text={name}").count()
     show(page, "/assets/daily_snapshots", "text=SIMULATED MARKET", "asset")
@@ -94,11 +97,12 @@ def test_a_model_shows_its_metrics_and_its_chart(page: Page) -> None:
     show(page, "/assets/token_model?view=partitions&partition=ALL", "text=trained_until", "model")
     for name in ("accuracy", "precision", "recall", "f1", "auc"):
         assert page.locator(f"text={name}").count()
+    assert page.locator("text=share of the forest").count()
+    page.locator("text=[Show Markdown]").first.click()  # the UI keeps pictures behind a click
     chart = page.locator('img[alt="feature importances"]')
-    assert chart.count()
-    chart.first.scroll_into_view_if_needed()
-    width = chart.first.evaluate("image => image.naturalWidth")
-    assert width >= 600, "the chart is not shown"
+    chart.wait_for()
+    page.wait_for_timeout(1000)
+    assert chart.first.evaluate("image => image.naturalWidth") >= 600, "the chart is not shown"
     page.screenshot(path=str(ARTEFACTS / "model_chart.png"))
 
 
