@@ -20,6 +20,7 @@ from breakout_assets.errors import SettingsError
 from breakout_assets.learning.recipes import recipe
 
 PREFIX: Final = "BREAKOUT_"
+MIN_ORDER: Final = Decimal(10)  # USD; exchanges refuse less
 
 # Variables whose value is never kept: name without prefix -> what it is.
 SECRETS: Final[dict[str, str]] = {
@@ -116,6 +117,15 @@ class Settings(BaseModel):
         """Refuse combinations that cannot work."""
         if self.store.startswith("s3://") and not self.ledger:
             raise ValueError("BREAKOUT_LEDGER must name a local file when BREAKOUT_STORE is a bucket")
+        if self.ledger.startswith("s3://"):
+            raise ValueError("BREAKOUT_LEDGER must be a local file: a database cannot live in a bucket")
+        if self.cash * self.order_fraction < MIN_ORDER:
+            raise ValueError(
+                f"BREAKOUT_CASH={self.cash} times BREAKOUT_ORDER_FRACTION={self.order_fraction} is below the smallest "
+                f"order, {MIN_ORDER} USD: nothing would ever be bought"
+            )
+        if self.mail_user and self.mail_security == "none":
+            raise ValueError("BREAKOUT_MAIL_SECURITY must be starttls or tls when BREAKOUT_MAIL_USER is set")
         if self.replay and self.source == "coinmarketcap":
             raise ValueError(
                 "BREAKOUT_REPLAY=true needs BREAKOUT_SOURCE=files or simulated: a live listing has no past"

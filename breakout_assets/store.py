@@ -132,12 +132,19 @@ class Store:
 
     @staticmethod
     def _write_part(path: UPath, data: bytes) -> UPath:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:  # a file where a folder should be; not to be taken for a file that is there
+            raise NotADirectoryError(error.errno, "a file is in the way of the folder", str(path.parent)) from error
         part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")  # unique: two processes may write at once
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # a name must not survive a power cut that its bytes did not
+        try:
+            with part.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())  # a name must not survive a power cut that its bytes did not
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
         return part
 
     def _cannot_write(self, path: UPath, error: OSError) -> DataError:

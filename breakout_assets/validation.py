@@ -18,7 +18,7 @@ Findings = dict[str, str]
 _UNIQUE: Final = "no token appears twice in an hour"
 CHECKS: Final[dict[str, dict[str, str]]] = {
     "hourly_snapshots": {
-        "row_count": "at least 95 % of the coins of the hours before",
+        "row_count": "at least 95 % of the coins that the day before, or the other hours of the run, usually had",
         "unique_keys": _UNIQUE,
         "prices": "every price is a positive number",
     },
@@ -30,7 +30,7 @@ CHECKS: Final[dict[str, dict[str, str]]] = {
         "prices": "every row that is not quarantined has a positive price",
     },
     "labelled_dataset": {
-        "row_count": "the day has labelled rows",
+        "row_count": "the day has rows that pass the filters",
         "unique_keys": _UNIQUE,
         "label_horizon_closed": "every label uses the price exactly 120 hours later, and only censored rows have none",
         "label_values": "y is 1 where the price rose by more than 10 %, else 0",
@@ -54,7 +54,7 @@ CHECKS: Final[dict[str, dict[str, str]]] = {
         "ranges": "RSI and VWRSI lie in 0 to 100, the lower band below the upper one",
     },
     "predictions": {
-        "row_count": "exactly one row for each coin of live_indicators",
+        "row_count": "exactly one row for each token of live_indicators",
         "unique_keys": _UNIQUE,
         "probabilities": "every probability lies in [0, 1]",
         "reasons": "every row has a probability or the reason why there is none",
@@ -135,10 +135,10 @@ def check_labels(rows: pd.DataFrame) -> Findings:
 
 def check_indicators(rows: pd.DataFrame, expected_rows: int) -> Findings:
     """Rows with indicators; `expected_rows` is the number of rows that were to get them."""
-    found = _unique(rows)
+    usable = believed(rows) if "quarantine" in rows else rows
+    found = _unique(usable)
     if len(rows) != expected_rows:
         found["row_count"] = f"{len(rows)} rows, {expected_rows} expected"
-    usable = rows[rows["quarantine"].isna()] if "quarantine" in rows else rows
     usable = usable[usable["volume"].notna()]  # without a volume there is nothing to accumulate
     if usable[["OBV", "VPT"]].isna().any(axis=None):
         found["nulls"] = f"no OBV or VPT: {_named(usable[usable[['OBV', 'VPT']].isna().any(axis=1)])}"

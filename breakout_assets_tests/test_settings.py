@@ -45,6 +45,14 @@ def test_an_unknown_or_impossible_setting_is_refused_in_one_sentence_that_names_
 def test_combinations_that_cannot_work_are_refused() -> None:
     with pytest.raises(SettingsError, match="BREAKOUT_LEDGER"):
         load_settings({"BREAKOUT_STORE": "s3://bucket/prefix"})
+    with pytest.raises(SettingsError, match="nothing would ever be bought"):
+        load_settings({"BREAKOUT_CASH": "400"})
+    with pytest.raises(SettingsError, match="BREAKOUT_MAIL_SECURITY"):
+        load_settings({"BREAKOUT_MAIL_USER": "me", "BREAKOUT_MAIL_SECURITY": "none"})
+    with pytest.raises(SettingsError, match="BREAKOUT_LEDGER"):
+        load_settings({"BREAKOUT_LEDGER": "s3://bucket/ledger.sqlite"})
+    with pytest.raises(SettingsError, match="BREAKOUT_REPLAY"):
+        load_settings({"BREAKOUT_REPLAY": "true", "BREAKOUT_SOURCE": "coinmarketcap"})
     with pytest.raises(SettingsError, match="BREAKOUT_MAIL_FROM"):
         load_settings({"BREAKOUT_MAIL_HOST": "localhost"})
 

@@ -12,15 +12,25 @@ from typing import Final
 
 import dagster as dg
 
+from breakout_assets.dataset.features import days_of_look_back
 from breakout_assets.defs.dataset import indicator_features, labelled_dataset, live_indicators
 from breakout_assets.defs.market import SOURCES, VERSION, daily_snapshots, hourly_snapshots, market_health
 from breakout_assets.defs.models import predictions, token_model
-from breakout_assets.defs.partitions import DAYS, HOURS, LABEL_DAYS, TOKENS_NAME, days_between, hour_key, range_tags
+from breakout_assets.defs.partitions import (
+    DAYS,
+    HOURS,
+    LABEL_DAYS,
+    TOKENS_NAME,
+    days_between,
+    hour_key,
+    hour_of,
+    range_tags,
+)
 from breakout_assets.defs.trading import trade_orders
 from breakout_assets.market.collect import SnapshotSource
 from breakout_assets.market.history import sources_of
 from breakout_assets.market.schema import HOUR, hours_between
-from breakout_assets.store import Store
+from breakout_assets.store import RawFile, Store
 
 # Two days of hours cost a tick nothing; whoever is away for longer backfills.
 HOURS_BACK: Final = 48
@@ -28,8 +38,13 @@ HOURS_BACK: Final = 48
 DAYS_BACK: Final = 8
 # Runs that one partition may use up before it waits for a person.
 ATTEMPTS: Final = 3
+FAILED: Final = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 # An hourly run takes seconds. One that still runs after half an hour is dead, and would block its hour.
-HOURLY_TAGS: Final = {"dagster/max_runtime": "1800"}
+# The instance lets one run of each loop go at a time (dagster.yaml), and takes the trading loop's first.
+HOURLY_TAGS: Final = {"dagster/max_runtime": "1800", "dagster/priority": "10", "breakout/loop": "trading"}
+LEARNING_TAGS: Final = {"breakout/loop": "learning"}
+# The version of the data that a run is to read: after three failures on one version a new one is tried again.
+VERSION_TAG: Final = "breakout/version"
 
 hourly_job = dg.define_asset_job(
     "hourly_job",
@@ -38,23 +53,36 @@ hourly_job = dg.define_asset_job(
     tags=HOURLY_TAGS,
 )
 daily_snapshots_job = dg.define_asset_job(
-    "daily_snapshots_job", selection=[daily_snapshots], description="Compacts the hours of days that are over."
+    "daily_snapshots_job",
+    selection=[daily_snapshots],
+    description="Compacts the hours of days that are over.",
+    tags=LEARNING_TAGS,
 )
 dataset_job = dg.define_asset_job(
     "dataset_job",
     selection=[labelled_dataset, indicator_features],
     description="Labels and indicators of days whose five-day future is over.",
+    tags=LEARNING_TAGS,
 )
 training_job = dg.define_asset_job(
-    "training_job", selection=[token_model], description="Trains every token's model and the pooled one."
+    "training_job",
+    selection=[token_model],
+    description="Trains every token's model and the pooled one.",
+    tags=LEARNING_TAGS,
 )
 
 
-def _unfinished_or_exhausted(context: dg.ScheduleEvaluationContext, job: str, key: str) -> tuple[bool, int]:
-    """Whether a partition must be left alone in this tick, and how many of its runs have failed."""
+def _request(context: dg.ScheduleEvaluationContext, job: str, key: str, version: str) -> Iterator[dg.RunRequest]:
+    """A run for a partition; none while one is under way, or after too many have failed on the same data."""
     runs = context.instance.get_runs(dg.RunsFilter(job_name=job, tags={"dagster/partition": key}))
-    failed = sum(run.status in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED) for run in runs)
-    return any(not run.is_finished for run in runs) or failed >= ATTEMPTS, failed
+    if any(not run.is_finished for run in runs):
+        return
+    failed = sum(run.status in FAILED and run.tags.get(VERSION_TAG) == version for run in runs)
+    if failed >= ATTEMPTS:
+        context.log.warning("%s of %s has failed %d times on the same data and waits for a person", key, job, failed)
+        return
+    # A run key guards within one tick; the attempt makes it another key in the next.
+    yield dg.RunRequest(run_key=f"{key}#{version}#{failed}", partition_key=key, tags={VERSION_TAG: version})
 
 
 def _tick_time(context: dg.ScheduleEvaluationContext) -> datetime:
@@ -67,7 +95,9 @@ def missing_hours(
     """The hour that has just begun, and each of the hours before it that was not traded and can still be had."""
     newest = _tick_time(context).replace(minute=0, second=0, microsecond=0)
     hours = hours_between(newest - (hours_back - 1) * HOUR, newest)
-    there = {hour for day in days_between(hours[0].date(), newest.date()) for hour in store.raw_files(day)}
+    there: dict[datetime, RawFile] = {}
+    for day in days_between(hours[0].date(), newest.date()):
+        there |= store.raw_files(day)
     done = context.instance.get_materialized_partitions(dg.AssetKey("trade_orders"))
     for hour in hours:
         key = hour_key(hour)
@@ -75,14 +105,12 @@ def missing_hours(
             continue
         if hour not in there and not source.can_fetch(hour, newest):
             continue  # the sensor sees it if another program delivers it after all
-        leave, failed = _unfinished_or_exhausted(context, hourly_job.name, key)
-        if not leave:
-            # A run key guards within one tick; the attempt makes it another key in the next.
-            yield dg.RunRequest(run_key=f"{key}#{failed}", partition_key=key)
+        yield from _request(context, hourly_job.name, key, there[hour].version if hour in there else "")
 
 
-# Five past: CoinMarketCap refreshes every minute, but a collector beside us may take a few to write the hour.
-@dg.schedule(job=hourly_job, cron_schedule="5 * * * *", execution_timezone="UTC")
+# Five past: CoinMarketCap refreshes every minute, but a collector beside us may take a few to write the hour. Three
+# more times within the hour, since a live listing can be fetched until the hour is over and not a minute longer.
+@dg.schedule(job=hourly_job, cron_schedule="5,20,35,50 * * * *", execution_timezone="UTC")
 def hourly_schedule(
     context: dg.ScheduleEvaluationContext, store: dg.ResourceParam[Store], source: dg.ResourceParam[SnapshotSource]
 ) -> Iterator[dg.RunRequest]:
@@ -103,9 +131,7 @@ def daily_snapshots_schedule(
         sources = sources_of(files.values())
         if not files or not DAYS.has_partition_key(day.isoformat()) or _recorded(context, day) == sources:
             continue
-        leave, failed = _unfinished_or_exhausted(context, daily_snapshots_job.name, day.isoformat())
-        if not leave:
-            yield dg.RunRequest(run_key=f"{day}#{failed}#{sources}", partition_key=day.isoformat())
+        yield from _request(context, daily_snapshots_job.name, day.isoformat(), sources)
 
 
 def _recorded(context: dg.ScheduleEvaluationContext, day: date) -> object:
@@ -114,29 +140,34 @@ def _recorded(context: dg.ScheduleEvaluationContext, day: date) -> object:
 
 
 def _newest_metadata(instance: dg.DagsterInstance, asset: str, key: str, name: str) -> object:
-    found = instance.fetch_materializations(dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[key]), limit=1)
-    for record in found.records:
-        event = record.asset_materialization
-        if event is not None and name in event.metadata:
-            return event.metadata[name].value
-    return None
+    record = _newest_record(instance, asset, [key])
+    event = record.asset_materialization if record else None
+    return event.metadata[name].value if event and name in event.metadata else None
+
+
+def _newest_record(instance: dg.DagsterInstance, asset: str, keys: list[str]) -> dg.EventLogRecord | None:
+    """The newest materialisation among these partitions; its storage id tells which of two came later."""
+    found = instance.fetch_materializations(dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=keys), limit=1)
+    return found.records[0] if found.records else None
 
 
 # Twenty minutes after the compaction that it needs; a day that was late is found in the next hour.
 @dg.schedule(job=dataset_job, cron_schedule="40 * * * *", execution_timezone="UTC")
 def dataset_schedule(context: dg.ScheduleEvaluationContext, store: dg.ResourceParam[Store]) -> Iterator[dg.RunRequest]:
-    """Days whose five-day future has been compacted and that have no labels or indicators yet."""
+    """Days whose future has been compacted and that have no labels or indicators, or older ones than their input."""
     today = _tick_time(context).date()
-    done = context.instance.get_materialized_partitions(dg.AssetKey("indicator_features"))
     for days_ago in range(DAYS_BACK + 5, 5, -1):
         day = today - timedelta(days=days_ago)
-        key = day.isoformat()
         ready = store.has_table("daily_snapshots", day) and store.has_table("daily_snapshots", day + timedelta(days=5))
-        if key in done or not ready or not LABEL_DAYS.has_partition_key(key):
+        if not ready or not LABEL_DAYS.has_partition_key(day.isoformat()):
             continue
-        leave, failed = _unfinished_or_exhausted(context, dataset_job.name, key)
-        if not leave:
-            yield dg.RunRequest(run_key=f"{key}#{failed}", partition_key=key)
+        inputs = [*days_of_look_back(day), day + timedelta(days=5)]
+        newest_input = _newest_record(context.instance, "daily_snapshots", [each.isoformat() for each in inputs])
+        made = _newest_record(context.instance, "indicator_features", [day.isoformat()])
+        if made and newest_input and made.storage_id > newest_input.storage_id:
+            continue
+        version = str(newest_input.storage_id) if newest_input else ""
+        yield from _request(context, dataset_job.name, day.isoformat(), version)
 
 
 # Sunday night: the week's labels are in, and nobody watches the two cores.
@@ -159,7 +190,10 @@ def snapshot_arrivals(
     platform has just fetched itself is known by its version and not run again; a late hour refreshes data, and the
     order step refuses to trade on it.
     """
-    newest = HOURS.time_window_for_partition_key(HOURS.get_partition_keys()[-1]).start.replace(tzinfo=None)
+    last_key = HOURS.get_last_partition_key()
+    if last_key is None:
+        return dg.SkipReason("BREAKOUT_START lies in the future")
+    newest = hour_of(last_key)
     days = [newest.date() - timedelta(days=1), newest.date()]
     files = [file for day in days for file in store.raw_files(day).values() if file.hour <= newest]
     seen: dict[str, str] = json.loads(context.cursor or "{}")
@@ -174,7 +208,8 @@ def snapshot_arrivals(
                 continue  # it may be reading this very file; the next tick knows
             if _newest_metadata(context.instance, "hourly_snapshots", key, VERSION) != file.version:
                 # Remembered for ever, so it carries the version: the same bytes again would be the same key.
-                requests.append(dg.RunRequest(run_key=f"{key}@{file.version}", partition_key=key))
+                tags = {VERSION_TAG: file.version}
+                requests.append(dg.RunRequest(run_key=f"{key}@{file.version}", partition_key=key, tags=tags))
         found[key] = file.version
     return dg.SensorResult(run_requests=requests, cursor=json.dumps(found))
 

@@ -52,7 +52,7 @@ def labelled_dataset(context: dg.AssetExecutionContext, store: dg.ResourceParam[
         metadata = {
             "rows": len(rows),
             "tokens": int(rows["token"].nunique()),
-            "base_rate": float(labelled["y"].mean()) if len(labelled) else 0.0,
+            "base_rate": round(float(labelled["y"].mean()), 4) if len(labelled) else 0.0,
             "censored": len(rows) - len(labelled),
             "path": dg.MetadataValue.path(str(path)),
             "preview": preview(rows, ["token", "timestamp", "price", "cal_price_change", "y", "label_status"]),
@@ -101,10 +101,9 @@ def indicator_features(
         }
         return metadata, check_indicators(rows, len(labelled))
 
-    try:
-        return each_partition(context, make)
-    finally:  # also after a refusal: the other days are there
-        context.instance.add_dynamic_partitions(TOKENS_NAME, [POOLED, *tokens_with_history(store, rows_needed)])
+    result = each_partition(context, make)
+    context.instance.add_dynamic_partitions(TOKENS_NAME, [POOLED, *tokens_with_history(store, rows_needed)])
+    return result
 
 
 @dg.asset(

@@ -7,7 +7,7 @@ import dagster as dg
 from breakout_assets.clock import Clock
 from breakout_assets.defs.partitions import DAYS, HOURS, ONE_RUN, day_of, hour_of
 from breakout_assets.defs.reporting import Made, Metadata, checks_of, each_partition, log_progress, preview
-from breakout_assets.errors import TemporaryError
+from breakout_assets.errors import DataError, TemporaryError
 from breakout_assets.market.collect import CollectedHour, SnapshotSource, collect, usual_rows
 from breakout_assets.settings import Settings
 from breakout_assets.store import Store
@@ -42,15 +42,20 @@ def hourly_snapshots(
     written once: a file that lies there, from an import or another collector, is believed and never overwritten. An
     hour that is over cannot be fetched from a live listing.
     """
+    from breakout_assets.market.health import expected_rows
+
     hours = [hour_of(key) for key in context.partition_keys]
     outcomes = {}
-    for hour, outcome in collect(store, source, hours, settings.raw_format):
-        outcomes[hour] = outcome
-        log_progress(context, len(outcomes), len(hours))
+    try:
+        for hour, outcome in collect(store, source, hours, settings.raw_format):
+            outcomes[hour] = outcome
+            log_progress(context, len(outcomes), len(hours))
+    except DataError as error:  # of the store, not of one hour
+        raise dg.Failure(str(error), allow_retries=False) from error
     passing = [outcome for outcome in outcomes.values() if isinstance(outcome, TemporaryError)]
     if passing:
         raise passing[0]  # the retry finds the other hours in the store
-    usual = usual_rows(outcomes.values())
+    usual = usual_rows(outcomes.values()) if len(hours) > 1 else expected_rows(store, hours[0])
 
     def make(key: str) -> Made:
         outcome = outcomes[hour_of(key)]

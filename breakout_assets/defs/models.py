@@ -16,6 +16,7 @@ from breakout_assets.defs.partitions import (
     hour_of,
 )
 from breakout_assets.defs.reporting import (
+    MOST_LISTED,
     Findings,
     Made,
     Metadata,
@@ -68,7 +69,7 @@ def token_model(
     from breakout_assets.learning.training import NotTrainable, fit
     from breakout_assets.learning.training_set import training_rows
 
-    as_of = datetime.fromisoformat(config.as_of) if config.as_of else None
+    as_of = _as_of(config)
     names = list(context.partition_keys)
     rows = training_rows(store, None if POOLED in names else names)
     of_token = dict(list(rows.groupby("token", sort=False)))
@@ -87,6 +88,21 @@ def token_model(
     yield from check_results(context, findings)
 
 
+def _as_of(config: TrainingConfig) -> datetime | None:
+    """The cut-off, naive UTC; a wrong one is refused before anything is trained."""
+    if not config.as_of:
+        return None
+    try:
+        moment = datetime.fromisoformat(config.as_of)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is not None:
+        raise dg.Failure(
+            f"as_of must be a UTC time like 2024-06-01T00:00, without a zone, not {config.as_of!r}", allow_retries=False
+        )
+    return moment
+
+
 def _store_model(store: Store, model: Any, as_of: datetime | None) -> Made:
     from breakout_assets.learning.evaluation import importance_chart
     from breakout_assets.learning.model_files import read_manifest, save
@@ -98,11 +114,11 @@ def _store_model(store: Store, model: Any, as_of: datetime | None) -> Made:
         "rows": model.rows,
         "positives": model.positives,
         "trained_until": model.trained_until.isoformat(),
-        **{name: float(value) for name, value in scores.items() if value == value},  # NaN: undefined, see auc_reason
+        **{name: round(float(value), 4) for name, value in scores.items() if value == value},  # NaN: undefined
         **({"auc_undefined_because": metrics.auc_reason} if metrics.auc_reason else {}),
         "test_rows": metrics.rows,
-        "test_base_rate": float(metrics.base_rate),
-        "always_no_accuracy": float(metrics.always_no_accuracy),
+        "test_base_rate": round(float(metrics.base_rate), 4),
+        "always_no_accuracy": round(float(metrics.always_no_accuracy), 4),
         "recipe": f"{model.recipe.name} ({model.recipe.recipe_id})",
         "model_hash": str(read_manifest(folder)["model_hash"]),
         "path": dg.MetadataValue.path(str(folder)),
@@ -144,9 +160,10 @@ def predictions(
             "predicted": int(rows["probability"].notna().sum()),
             "buy": int((rows["decision"] == "buy").sum()),
             "reasons": {str(reason): int(n) for reason, n in rows["reason"].value_counts().items()},
+            **({"unreadable_models": dict(list(shelf.unreadable.items())[:MOST_LISTED])} if shelf.unreadable else {}),
             "path": dg.MetadataValue.path(str(path)),
             "top_ten": preview(top, ["token", "name", "price", "probability", "decision", "model_scope"], rows=10),
         }
-        return metadata, check_predictions(rows, len(live))
+        return metadata, check_predictions(rows, live["token"].nunique())
 
     return each_partition(context, make)

@@ -8,7 +8,7 @@ from typing import Any, Final
 import dagster as dg
 import pandas as pd
 
-from breakout_assets.errors import DataError
+from breakout_assets.errors import DataError, SettingsError, TemporaryError
 
 Metadata = Mapping[str, Any]
 PREVIEW_ROWS: Final = 5  # every event stores its preview, so it stays small
@@ -36,9 +36,12 @@ def each_partition(context: dg.AssetExecutionContext, make: Callable[[str], Made
     for number, key in enumerate(keys, start=1):
         try:
             made[key] = make(key)
-        except DataError as error:
+        except (DataError, SettingsError) as error:
             refused[key] = str(error)
             context.log.error("%s: %s", key, error)
+        except TemporaryError:
+            _record(context, {key: metadata for key, (metadata, _) in made.items()})
+            raise
         log_progress(context, number, len(keys))
     if refused:
         raise_refused(context, {key: metadata for key, (metadata, _) in made.items()}, refused)
@@ -53,10 +56,15 @@ def log_progress(context: dg.AssetExecutionContext, done: int, total: int) -> No
         context.log.info("%d of %d partitions", done, total)
 
 
-def raise_refused(context: dg.AssetExecutionContext, made: Mapping[str, Metadata], refused: Mapping[str, str]) -> None:
-    """Record the partitions that were made and fail the run for those that were refused; nothing retries it."""
+def _record(context: dg.AssetExecutionContext, made: Mapping[str, Metadata]) -> None:
+    """Partitions that are stored, of a run that is about to fail."""
     for key, metadata in made.items():
         context.log_event(dg.AssetMaterialization(context.asset_key, partition=key, metadata=metadata))
+
+
+def raise_refused(context: dg.AssetExecutionContext, made: Mapping[str, Metadata], refused: Mapping[str, str]) -> None:
+    """Record the partitions that were made and fail the run for those that were refused; nothing retries it."""
+    _record(context, made)
     first = next(iter(refused))
     raise dg.Failure(
         f"{len(refused)} of {len(made) + len(refused)} partitions could not be made. {first}: {refused[first]}",
@@ -113,7 +121,7 @@ def bars(shares: "pd.Series[float]", rows: int = 8) -> dg.MarkdownMetadataValue:
     lines = [
         f"{name}|{'█' * max(1, round(20 * share / largest.iloc[0]))} {share:.1%}" for name, share in largest.items()
     ]
-    return dg.MetadataValue.md("\n".join(["feature|share of the forest's decisions", "---|---", *lines]))
+    return dg.MetadataValue.md("\n".join(["feature|share of the forest's impurity reduction", "---|---", *lines]))
 
 
 def picture(png: bytes, title: str) -> dg.MarkdownMetadataValue:

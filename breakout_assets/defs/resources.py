@@ -11,9 +11,9 @@ from breakout_assets.clock import Clock, ReplayClock, SystemClock
 from breakout_assets.market.coinmarketcap import CoinMarketCap
 from breakout_assets.market.collect import CoinMarketCapSource, FilesOnly, SimulatedSource, SnapshotSource
 from breakout_assets.market.simulated import SimulatedMarket
-from breakout_assets.settings import Settings, read_secret
+from breakout_assets.settings import MIN_ORDER, Settings, read_secret
 from breakout_assets.store import Store
-from breakout_assets.trading.account import Account
+from breakout_assets.trading.account import REPLAY, Account
 from breakout_assets.trading.alerts import MailSettings
 from breakout_assets.trading.rules import TradingRules
 
@@ -66,8 +66,11 @@ def account(settings: Settings) -> Account:
         fee=settings.fee,
         slippage=settings.slippage,
         max_volume_share=settings.max_volume_share,
+        min_order=MIN_ORDER,
         max_age=timedelta(hours=settings.max_order_age),
     )
+    if settings.replay:
+        return Account(settings.ledger_file, rules, mail=None, name=REPLAY)
     return Account(settings.ledger_file, rules, mail_account(settings))
 
 
@@ -80,6 +83,6 @@ def mail_account(settings: Settings) -> MailSettings | None:
         port=settings.mail_port,
         security=settings.mail_security,
         sender=settings.mail_from,
-        recipients=tuple(address.strip() for address in settings.mail_to.split(",")),
+        recipients=tuple(filter(None, map(str.strip, settings.mail_to.split(",")))),
         user=settings.mail_user,
     )

@@ -1,5 +1,6 @@
 """The trading asset: what was ordered in each hour and what became of it."""
 
+import sqlite3
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from breakout_assets.defs.market import market_health
 from breakout_assets.defs.models import predictions
 from breakout_assets.defs.partitions import HOURS, ONE_RUN, hour_of
 from breakout_assets.defs.reporting import Made, Metadata, checks_of, each_partition, preview
-from breakout_assets.errors import DataError, SettingsError
+from breakout_assets.errors import DataError, SettingsError, TemporaryError
 from breakout_assets.settings import read_secret
 from breakout_assets.store import Store
 from breakout_assets.trading.account import Account
@@ -51,7 +52,7 @@ def trade_orders(
         hour = hour_of(key)
         predicted = store.read_table("predictions", [hour])
         coins = store.read_table("live_indicators", [hour])
-        faults = check_predictions(predicted, len(coins))
+        faults = check_predictions(predicted, coins["token"].nunique())
         if faults:  # a failed check in the UI stops nothing; this does
             raise DataError(f"predictions of {hour} are faulty, nothing is ordered: {faults}")
         result = trade_hour(
@@ -82,10 +83,10 @@ def _metadata(frame: Any, result: Any) -> Metadata:
         "submitted": len(result.submitted),
         "filled": len(result.filled),
         "cancelled": len(result.cancelled),
-        "equity_usd": float(portfolio.equity),
-        "cash_usd": float(portfolio.cash),
-        "realised_profit_usd": float(portfolio.realised_profit),
-        "fees_usd": float(portfolio.fees),
+        "equity_usd": round(float(portfolio.equity), 2),
+        "cash_usd": round(float(portfolio.cash), 2),
+        "realised_profit_usd": round(float(portfolio.realised_profit), 2),
+        "fees_usd": round(float(portfolio.fees), 2),
         "open_positions": len(portfolio.positions),
         "orders": preview(frame, ["token", "side", "quantity", "price", "status", "reason"], rows=20),
         "portfolio": preview(
@@ -102,7 +103,7 @@ def _deliver_mail(context: dg.AssetExecutionContext, account: Account, ledger: A
         return
     try:
         report = deliver(ledger, replace(account.mail, password=read_secret("MAIL_PASSWORD")))
-    except SettingsError as error:
+    except (SettingsError, DataError, TemporaryError, sqlite3.Error) as error:  # the orders are committed already
         context.log.warning("mails stay in the outbox: %s", error)
         return
     for problem in report.errors:

@@ -9,6 +9,7 @@ import pandas as pd
 from upath import UPath
 
 from breakout_assets.dataset.labels import in_universe
+from breakout_assets.errors import DataError
 from breakout_assets.learning.model_files import generations, load
 from breakout_assets.learning.recipes import Recipe
 from breakout_assets.learning.training import FittedModel, feature_values
@@ -22,6 +23,8 @@ REASONS: Final[dict[str, str]] = {
     "QUARANTINED": "the row must not be used; live_indicators says why",
     "OUTSIDE_UNIVERSE": "the row fails the filters that the labels were made with",
     "TOO_LITTLE_HISTORY": "an indicator has too few rows for its warm-up, or cannot be computed",
+    "MODEL_UNREADABLE": "the model file is damaged or was made by other library versions; train again",
+    "REFERENCE_ONLY": "the recipe is kept for comparison; its probabilities are shown and never traded on",
     "NO_MODEL": "neither the token nor the pool has a model that was trained before this hour",
 }
 
@@ -32,7 +35,9 @@ class ModelShelf:
 
     store: Store
     _generations: dict[str, dict[datetime, UPath]] = field(default_factory=dict)
-    _loaded: dict[UPath, FittedModel] = field(default_factory=dict)
+    _loaded: dict[UPath, FittedModel | None] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Token -> why its newest model could not be read."""
 
     def model_for(self, token: str, hour: datetime) -> FittedModel | None:
         """The newest model of a token (or of `POOLED`) that had seen no price after `hour`."""
@@ -42,17 +47,23 @@ class ModelShelf:
         if not known:
             return None
         if known[-1] not in self._loaded:
-            self._loaded[known[-1]] = load(known[-1])
+            try:
+                self._loaded[known[-1]] = load(known[-1])
+            except DataError as error:  # one bad file must not keep all other coins from being judged
+                self._loaded[known[-1]] = None
+                self.unreadable[token] = str(error)
         return self._loaded[known[-1]]
 
 
 def predict_hour(live: pd.DataFrame, shelf: ModelShelf, recipe: Recipe, hour: datetime) -> pd.DataFrame:
-    """One row for each row of `live_indicators`, with the columns of `tables.PREDICTIONS`, by token.
+    """One row for each token of `live_indicators`, with the columns of `tables.PREDICTIONS`, by token.
 
+    A coin that is listed twice has one believed row at most, and that one counts.
     A coin is judged by its own model, else by the pooled one. Models of another recipe than the one in use do not
     count: its threshold would mean something else.
     """
-    rows = live.sort_values("token", kind="stable", ignore_index=True)
+    rows = live.assign(doubtful=live["quarantine"].notna()).sort_values(["token", "doubtful"], kind="stable")
+    rows = rows.drop_duplicates("token", ignore_index=True)
     rows = rows.assign(probability=np.nan, threshold=np.nan, decision="none", reason=_obstacles(rows, recipe))
     for column in ("model_hash", "model_scope"):
         rows[column] = pd.Series(None, index=rows.index, dtype="str")
@@ -64,13 +75,18 @@ def predict_hour(live: pd.DataFrame, shelf: ModelShelf, recipe: Recipe, hour: da
             unserved.append(index)
         else:
             by_model.setdefault(model.name, (model, []))[1].append(index)
-    rows.loc[unserved, "reason"] = "NO_MODEL"
+    for index in unserved:
+        broken = {str(rows.at[index, "token"]), POOLED} & shelf.unreadable.keys()
+        rows.at[index, "reason"] = "MODEL_UNREADABLE" if broken else "NO_MODEL"
     for model, served in by_model.values():
         rows.loc[served, "probability"] = model.probabilities(rows.loc[served])
         rows.loc[served, ["model_hash", "model_scope"]] = [model.model_hash, model.scope]
     predicted = rows["probability"].notna()
     rows.loc[predicted, "threshold"] = recipe.threshold
     rows.loc[predicted, "decision"] = np.where(rows.loc[predicted, "probability"] >= recipe.threshold, "buy", "pass")
+    if recipe.reference_only:
+        rows.loc[predicted, "decision"] = "none"
+        rows.loc[predicted, "reason"] = "REFERENCE_ONLY"
     return conform(rows, "predictions")
 
 

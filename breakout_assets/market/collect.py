@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
 from statistics import median
-from typing import Protocol
+from typing import ClassVar, Final, Literal, Protocol
 
 import pandas as pd
 
@@ -26,8 +26,39 @@ from breakout_assets.store import RawFile, Store
 Answer = tuple[pd.DataFrame, Mapping[str, str | int | float]] | DataError | TemporaryError
 
 
+MARKET_FILE: Final = "MARKET"
+Kind = Literal["simulated", "real"]
+
+
+def claim(store: Store, kind: Kind) -> None:
+    """Mark a store as holding a simulated or a real market, when the first snapshot is written into it.
+
+    Raises:
+        DataError: it holds the other kind. Models and positions of an invented market would otherwise go on in a
+            real one.
+    """
+    path = store.root / MARKET_FILE
+    if not path.exists():
+        if kind == "simulated" and (store.root / "cmc").exists():
+            raise DataError(
+                f"{store.root} holds snapshots that this platform did not invent; set BREAKOUT_SOURCE=files or "
+                "coinmarketcap, or BREAKOUT_STORE to another folder for a simulated market"
+            )
+        store.write_new(path, kind.encode())
+    found = path.read_text().strip()
+    if found != kind:
+        raise DataError(
+            f"{store.root} holds a {found} market, into which no {kind} snapshots are mixed; set BREAKOUT_STORE to "
+            "another folder"
+        )
+
+
 class SnapshotSource(Protocol):
     """Where hours come from that are not in the store yet."""
+
+    @property
+    def kind(self) -> Kind | None:
+        """What its snapshots are; None if it has none of its own."""
 
     @property
     def description(self) -> str:
@@ -45,6 +76,7 @@ class SimulatedSource:
     """An invented market: any hour, always the same."""
 
     market: SimulatedMarket
+    kind: ClassVar[Kind] = "simulated"
 
     @property
     def description(self) -> str:
@@ -73,6 +105,7 @@ class SimulatedSource:
 class CoinMarketCapSource:
     """The live listing; knows the current hour only."""
 
+    kind: ClassVar[Kind] = "real"
     client: CoinMarketCap
     clock: Clock = field(default_factory=SystemClock)
     """Real time, also while a recorded past is replayed: today's prices must never get under another hour."""
@@ -102,6 +135,8 @@ class CoinMarketCapSource:
 @dataclass(frozen=True)
 class FilesOnly:
     """Nothing is fetched: hours are imported, or another collector writes them into the store."""
+
+    kind: ClassVar[None] = None
 
     @property
     def description(self) -> str:
@@ -155,7 +190,10 @@ def collect(
         wanted = list(group)
         present = store.raw_files(day)
         fetched: dict[datetime, Mapping[str, str | int | float]] = {}
-        for hour, answer in source.answers([hour for hour in wanted if hour not in present]):
+        missing = [hour for hour in wanted if hour not in present]
+        if missing and source.kind:
+            claim(store, source.kind)
+        for hour, answer in source.answers(missing):
             if isinstance(answer, Exception):
                 yield hour, answer
                 continue

@@ -81,6 +81,7 @@ def _columns_of(store: Store, file: RawFile) -> tuple[str, ...]:
             check_columns(names, str(file.path))
             return ("parquet", *sorted({*names} & {*RAW_COLUMNS}))
         head = file.path.fs.cat_file(file.path.path, start=0, end=_HEAD)
+        tail = file.path.fs.cat_file(file.path.path, start=-1)
         first_line = head.decode("utf-8-sig").splitlines()[0] if head.strip() else ""
     except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
         raise DataError(f"{file.path} cannot be read ({error}); restore it from its source or delete it") from error
@@ -88,6 +89,8 @@ def _columns_of(store: Store, file: RawFile) -> tuple[str, ...]:
         raise DataError(f"{file.path} is empty; restore it from its source, or delete it and fetch or import the hour")
     names = tuple(next(csv.reader([first_line])))
     check_columns(names, str(file.path))
+    if tail != b"\n":  # cut within its last field it would still parse, with another id
+        raise DataError(f"{file.path} is torn: its last line does not end; restore it from its source or delete it")
     return ("csv", *names)
 
 

@@ -1,6 +1,5 @@
 """Whether the market data of an hour may be traded on."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -51,21 +50,25 @@ class Health:
         return conform(pd.DataFrame([row]), "market_health")
 
 
+def expected_rows(store: Store, hour: datetime) -> float | None:
+    """The usual number of coins in the day before an hour; None if no hour of it is there."""
+    before = read_until(store, hour - EXPECTATION_HOURS * HOUR, hour - HOUR)
+    return None if before.empty else float(median(before.groupby("timestamp").size()))
+
+
 def assess_hour(store: Store, hour: datetime) -> Health:
     """The verdict on an hour, from its snapshot and from the number of coins in the day before it.
 
     Raises:
         DataError: the hour has no snapshot, or a faulty one.
     """
-    market = read_hour(store, hour)
-    before = read_until(store, hour - EXPECTATION_HOURS * HOUR, hour - HOUR)
-    return assess(market, [int(count) for count in before.groupby("timestamp").size()])
+    return assess(read_hour(store, hour), expected_rows(store, hour))
 
 
-def assess(market: pd.DataFrame, earlier_counts: Sequence[int]) -> Health:
-    """The verdict on one hour's market rows; `earlier_counts` are the rows of the hours before it that exist."""
+def assess(market: pd.DataFrame, usual: float | None) -> Health:
+    """The verdict on one hour's market rows; `usual` is the number of coins to expect, None if nothing is known."""
     rows = len(market)
-    expected = float(median(earlier_counts)) if earlier_counts else float(rows)
+    expected = float(rows) if usual is None else usual
     quarantined = float(market["quarantine"].notna().mean()) if rows else 1.0
     stale = _stale_share(market)
     state, reasons = HealthState.ACTIVE, []
@@ -90,7 +93,7 @@ def assess(market: pd.DataFrame, earlier_counts: Sequence[int]) -> Health:
 
 def _stale_share(market: pd.DataFrame) -> float:
     """Share of the coins whose own stamp is old; files that lack the stamp cannot be judged by it."""
-    updated = pd.to_datetime(market["last_updated"], utc=True, format="ISO8601").dt.tz_localize(None)
+    updated = pd.to_datetime(market["last_updated"], utc=True, format="ISO8601", errors="coerce").dt.tz_localize(None)
     known = updated.notna()
     if not known.any():
         return 0.0

@@ -1,5 +1,6 @@
 """Market rows of many hours: compacted days from their daily files, the newest hours from the raw ones."""
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
@@ -29,8 +30,8 @@ class CompactedDay:
 
 
 def sources_of(files: Iterable[RawFile]) -> str:
-    """One text for the versions of these raw files, to compare with what a day was made from."""
-    return ",".join(f"{file.hour:%H}={file.version}" for file in files)
+    """One short text for the versions of these raw files, to compare with what a day was made from."""
+    return hashlib.sha256(",".join(f"{file.hour:%H}={file.version}" for file in files).encode()).hexdigest()[:16]
 
 
 def compact_day(store: Store, registry: TokenRegistry, day: date) -> CompactedDay:

@@ -9,6 +9,7 @@ import duckdb
 import pandas as pd
 
 from breakout_assets.errors import DataError
+from breakout_assets.market.collect import claim
 from breakout_assets.market.files import check_columns, hour_of, raw_bytes, read_raw
 from breakout_assets.market.schema import ID_COLUMN, RAW_COLUMNS, SNAPSHOT_COLUMNS, is_whole_hour, raw_frame
 from breakout_assets.store import RAW_NAMES, Store
@@ -53,6 +54,7 @@ def import_panel(
     with duckdb.connect() as connection:
         report = ImportReport(absent_columns=_load(connection, file))
         _check_times(connection, file)
+        claim(store, "real")
         hours = connection.execute("SELECT count(DISTINCT timestamp) FROM panel").fetchone()
         days = connection.execute("SELECT DISTINCT CAST(timestamp AS DATE) FROM panel ORDER BY 1").fetchall()
         total = int(hours[0]) if hours else 0
@@ -118,11 +120,11 @@ def _write_hour(store: Store, frame: pd.DataFrame, extension: str, overwrite: bo
     elif _same_content(store, hour, frame):
         report.already_there += 1
     elif overwrite:
+        store.write(store.raw_path(hour, extension), raw_bytes(frame, extension))
         for name in RAW_NAMES:  # one file an hour: another format would otherwise be read first
             path = store.raw_path(hour, name.rsplit(".", 1)[1])
             if not name.endswith(extension) and path.exists():
                 path.unlink()
-        store.write(store.raw_path(hour, extension), raw_bytes(frame, extension))
         report.replaced += 1
     else:
         raise DataError(
@@ -138,7 +140,10 @@ def _same_content(store: Store, hour: datetime, frame: pd.DataFrame) -> bool:
     present = store.raw_file(hour)
     if present is None:
         return False
-    return raw_bytes(read_raw(store, [present]), "csv") == raw_bytes(frame, "csv")
+    try:
+        return raw_bytes(read_raw(store, [present]), "csv") == raw_bytes(frame, "csv")
+    except DataError:  # torn or foreign: other content, which --overwrite may replace
+        return False
 
 
 def _note_suspicious(frame: pd.DataFrame, report: ImportReport) -> None:

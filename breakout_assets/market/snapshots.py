@@ -15,6 +15,7 @@ from breakout_assets.tables import conform
 
 # Reasons to keep a row but never to use it, with what they mean.
 QUARANTINE_REASONS: Final[dict[str, str]] = {
+    "IDENTITY_MISSING": "the row has no id, and no symbol or no name either: nobody can tell which coin it is",
     "PRICE_MISSING": "the price is absent or not a finite number",
     "PRICE_NOT_POSITIVE": "the price is zero or negative",
     "VOLUME_IMPOSSIBLE": "the 24-hour volume is negative or infinite; an absent one is allowed",
@@ -28,7 +29,7 @@ def market_rows(store: Store, registry: TokenRegistry, raw: pd.DataFrame) -> pd.
 
     Tokens that have not been seen before are added to the registry in the store.
     """
-    rows = raw.rename(columns={"volume_24h": "volume"})
+    rows = raw.rename(columns={"volume_24h": "volume"}).fillna({"symbol": "", "name": ""})
     rows["token"] = assign_tokens(store, registry, rows)
     rows = rows.sort_values(["timestamp", "token"], kind="stable", ignore_index=True)
     rows["quarantine"] = _reasons(rows)
@@ -44,7 +45,8 @@ def _reasons(rows: pd.DataFrame) -> pd.Series:
     price = rows["price"].to_numpy()
     volume = rows["volume"].to_numpy()
     impossible = (volume < 0) | np.isinf(volume)
-    usable = np.isfinite(price) & (price > 0) & ~impossible
+    nameless = (rows["id"].isna() & ((rows["symbol"] == "") | (rows["name"] == ""))).to_numpy()
+    usable = np.isfinite(price) & (price > 0) & ~impossible & ~nameless
     priced = rows[usable]
     key = ["timestamp", "token"]
     # Copies of one row are one coin listed twice; different values under one name cannot be told apart.
@@ -53,13 +55,15 @@ def _reasons(rows: pd.DataFrame) -> pd.Series:
     if without_id.any():
         differing = without_id & (priced.groupby(key)["price"].transform("nunique") > 1)
     duplicate = priced.duplicated(key) & ~differing
-    # A row has at most one; the first that fits counts.
+    # A row has at most one; the first that fits counts, in the order of QUARANTINE_REASONS.
     checks = [
+        nameless,
         ~np.isfinite(price),
         np.isfinite(price) & (price <= 0),
         impossible,
         duplicate.reindex(rows.index, fill_value=False),
         differing.reindex(rows.index, fill_value=False),
     ]
-    names = ["PRICE_MISSING", "PRICE_NOT_POSITIVE", "VOLUME_IMPOSSIBLE", "DUPLICATE", "AMBIGUOUS_IDENTITY"]
-    return pd.Series(np.select(checks, names, default=""), index=rows.index, dtype="str").replace("", None)
+    return pd.Series(np.select(checks, list(QUARANTINE_REASONS), default=""), index=rows.index, dtype="str").replace(
+        "", None
+    )

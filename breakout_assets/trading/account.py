@@ -10,6 +10,8 @@ from breakout_assets.trading.rules import TradingRules
 
 # Ids of orders begin with it, so that a live account can never repeat the ids of this one.
 PAPER: Final = "paper"
+# A replayed past never mixes with what was really traded hour by hour.
+REPLAY: Final = "replay"
 
 
 @dataclass(frozen=True)

@@ -124,11 +124,12 @@ def _refusal(books: Books, hour: datetime, rules: TradingRules, now: datetime) -
     """Why an hour may not trade. The sentences do not change with time, so a refused hour can be told again."""
     if hour > now:
         return f"refused: the hour {hour} has not begun"
-    if now - hour > rules.max_age:
-        return f"refused: the hour {hour} is older than {rules.max_age // HOUR} hours; past hours never trade"
     newest = books.newest_hour()
-    if newest is not None and hour < newest:
-        return f"refused: an hour after {hour} has been traded already; hours trade in their order"
+    if now - hour > rules.max_age or (newest is not None and hour < newest):
+        return (
+            f"refused: the hour {hour} is older than {rules.max_age // HOUR} hours, or a later one has been traded "
+            "already; past hours never trade"
+        )
     return None
 
 

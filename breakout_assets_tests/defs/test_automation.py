@@ -68,7 +68,7 @@ def test_the_schedule_asks_for_the_hour_that_has_begun_and_for_what_was_missed(l
     first = tick(live, automation.hourly_schedule)
     expected = [hour_key(NOW - n * HOUR) for n in reversed(range(48))]
     assert keys(first) == expected
-    assert [request.run_key for request in first] == [f"{key}#0" for key in expected]
+    assert [request.run_key for request in first] == [f"{key}##0" for key in expected]
 
 
 def test_an_hour_that_was_traded_is_not_asked_for_again_and_an_older_one_refuses_to_trade(live: World) -> None:
@@ -89,10 +89,12 @@ def test_a_failed_hour_is_tried_three_times_and_then_waits_for_a_person(live: Wo
         [request] = [
             request for request in tick(live, automation.hourly_schedule) if request.partition_key == hour_key(NOW)
         ]
-        assert request.run_key == f"{hour_key(NOW)}#{attempt}"
+        assert str(request.run_key).endswith(f"#{attempt}")
         run_hour(live, request, must_succeed=False)
     assert hour_key(NOW) not in keys(tick(live, automation.hourly_schedule))
     assert raw.read_bytes() == b""
+    put(live.store, NOW, [coin(1)])  # repaired: another version, and so another chance
+    assert tick(live, automation.hourly_schedule)[-1].partition_key == hour_key(NOW)
 
 
 def test_a_running_hour_is_left_alone(live: World) -> None:
@@ -206,9 +208,13 @@ def test_labels_are_made_once_their_future_is_compacted(live: World) -> None:
     assert keys(tick(live, automation.dataset_schedule)) == [day]
     live.run(["labelled_dataset", "indicator_features"], [day])
     assert tick(live, automation.dataset_schedule) == []
-    assert live.store.read_table("labelled_dataset", [today - timedelta(days=6)])["label_status"].tolist() == [
-        "labelled"
-    ]
+    rows = live.store.read_table("labelled_dataset", [today - timedelta(days=6)])
+    assert rows["label_status"].tolist() == ["labelled"]
+    live.run(["daily_snapshots"], [(today - timedelta(days=3)).isoformat()], must_succeed=False)
+    assert tick(live, automation.dataset_schedule) == []
+    put(live.store, datetime.combine(today - timedelta(days=1), datetime.min.time()) + HOUR, [coin(1)])
+    live.run(["daily_snapshots"], [(today - timedelta(days=1)).isoformat()])  # its future was compacted again
+    assert keys(tick(live, automation.dataset_schedule)) == [day]
 
 
 def test_the_weekly_training_takes_all_tokens_in_one_run(live: World) -> None:

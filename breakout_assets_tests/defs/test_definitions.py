@@ -74,7 +74,7 @@ def test_jobs_schedules_and_sensors() -> None:
     jobs = {name for name in repository.job_names if not name.startswith("__")}
     assert jobs == {"hourly_job", "daily_snapshots_job", "dataset_job", "training_job"}
     assert {(s.name, s.cron_schedule, s.execution_timezone) for s in repository.schedule_defs} == {
-        ("hourly_schedule", "5 * * * *", "UTC"),
+        ("hourly_schedule", "5,20,35,50 * * * *", "UTC"),
         ("daily_snapshots_schedule", "20 * * * *", "UTC"),
         ("dataset_schedule", "40 * * * *", "UTC"),
         ("training_schedule", "0 3 * * 0", "UTC"),

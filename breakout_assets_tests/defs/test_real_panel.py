@@ -71,7 +71,8 @@ def test_labels_equal_an_independent_computation_row_for_row(real: World, panel:
     assert (found["timestamp"] == expected["timestamp"]).all()
     np.testing.assert_allclose(found["cal_price_change"], expected["change"], rtol=1e-12)
     pd.testing.assert_series_equal(found["y"], expected["y"], check_names=False)
-    assert int((found["label_status"] == "censored").sum()) == 4800  # the last 120 hours of each of 40 tokens
+    # The last 120 hours of 40 tokens have no future in the panel, less those that the filters leave out.
+    assert 4000 < int((found["label_status"] == "censored").sum()) == int(np.isnan(change).sum()) <= 4800
 
 
 def test_all_indicators_equal_ta_on_the_same_window(real: World) -> None:
@@ -149,6 +150,7 @@ def test_two_days_of_predictions_and_orders(real: World) -> None:
 def test_nothing_but_the_panel_was_needed(real: World) -> None:
     root = Path(str(real.store.root))
     assert {path.name for path in root.iterdir()} == {
+        "MARKET",
         "cmc",
         "tokens",
         "daily_snapshots",

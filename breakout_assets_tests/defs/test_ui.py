@@ -97,7 +97,7 @@ def test_a_model_shows_its_metrics_and_its_chart(page: Page) -> None:
     show(page, "/assets/token_model?view=partitions&partition=ALL", "text=trained_until", "model")
     for name in ("accuracy", "precision", "recall", "f1", "auc"):
         assert page.locator(f"text={name}").count()
-    assert page.locator("text=share of the forest").count()
+    assert page.locator("text=impurity reduction").count()
     page.locator("text=[Show Markdown]").first.click()  # the UI keeps pictures behind a click
     chart = page.locator('img[alt="feature importances"]')
     chart.wait_for()

@@ -1,6 +1,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import ClassVar
 
 import pytest
 
@@ -32,6 +33,7 @@ class Scripted:
     script: dict[datetime, Answer]
     asked: list[datetime] = field(default_factory=list)
     description: str = "scripted"
+    kind: ClassVar[None] = None
 
     def can_fetch(self, hour: datetime, newest: datetime) -> bool:
         return True
@@ -109,6 +111,22 @@ def test_the_simulated_source_says_that_it_is_one_and_gives_any_hour(store: Stor
     assert "SIMULATED" in source.description
     found = run(store, source)
     assert [len(outcome.market) for outcome in found.values()] == [3, 3, 3]  # type: ignore[attr-defined]
+
+
+def test_an_invented_market_and_a_real_one_are_never_mixed_in_a_store(store: Store) -> None:
+    simulated = SimulatedSource(SimulatedMarket(seed=1, tokens=3))
+    live = CoinMarketCapSource(CoinMarketCap(key=lambda: "key", base_url="http://127.0.0.1:9"))
+    run(store, simulated, [HOUR])
+    with pytest.raises(DataError, match="holds a simulated market"):
+        run(store, live, HOURS)
+    other = Store.at(str(store.root) + "-2")
+    put(other, HOUR, [coin(1)])
+    with pytest.raises(DataError, match="did not invent"):
+        run(other, simulated, HOURS)
+    run(other, live, HOURS)
+    with pytest.raises(DataError, match="holds a real market"):
+        run(other, simulated, HOURS)
+    assert len(other.raw_files(HOUR.date())) == 1
 
 
 def test_an_hour_that_a_fault_removed_is_a_reason(store: Store) -> None:

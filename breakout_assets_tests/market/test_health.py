@@ -44,6 +44,10 @@ def test_rows_without_a_price_and_stale_ones_stop_trading(
     assert assess(store, coins)[0] == state
 
 
+def test_a_stamp_that_is_no_time_is_no_stamp(store: Store) -> None:
+    assert assess(store, [coin(n, last_updated="n/a") for n in range(1, 101)])[0] is HealthState.ACTIVE
+
+
 def test_the_first_hour_of_all_has_nothing_to_be_compared_with(store: Store) -> None:
     put(store, HOUR, [coin(1)])
     assert assess_hour(store, HOUR).state is HealthState.ACTIVE

@@ -69,6 +69,16 @@ def test_an_hour_with_other_content_is_refused_unless_told_otherwise(store: Stor
     assert read_raw(store, [store.raw_files(FIRST.date())[FIRST]])["price"].tolist() == [11.0, 20.0]
 
 
+def test_a_torn_hour_is_repaired_by_an_import_that_may_overwrite(store: Store, tmp_path: Path) -> None:
+    file = save(panel(), tmp_path)
+    import_panel(file, store)
+    store.raw_path(FIRST, "csv").write_bytes(b"torn")
+    with pytest.raises(DataError, match="--overwrite"):
+        import_panel(file, store)
+    report = import_panel(file, store, overwrite=True)
+    assert (report.replaced, report.already_there) == (1, 4)
+
+
 def test_the_same_content_in_another_format_is_the_same(store: Store, tmp_path: Path) -> None:
     import_panel(save(panel(), tmp_path), store, extension="parquet")
     assert import_panel(save(panel(), tmp_path), store, extension="csv").already_there == 5

@@ -42,8 +42,17 @@ def test_an_impossible_volume_is_quarantined_and_an_absent_one_is_not(
     assert market(store, [coin(1, volume_24h=volume)])["quarantine"].fillna("").tolist() == [reason]
 
 
+@pytest.mark.parametrize("column", ["name", "symbol"])
+def test_a_row_without_symbol_or_name_is_kept_and_only_used_if_it_has_an_id(store: Store, column: str) -> None:
+    rows = market(store, [coin(1, **{column: None}), coin(2, id=None, **{column: None})])
+    assert sorted(rows["quarantine"].fillna("")) == ["", "IDENTITY_MISSING"]
+
+
 def test_every_reason_is_explained(store: Store) -> None:
-    rows = market(store, [coin(1), coin(1), coin(2, price=0.0), coin(3, price=None), coin(4, volume_24h=-1.0)])
+    nameless = coin(5, id=None, name=None)
+    rows = market(
+        store, [coin(1), coin(1), coin(2, price=0.0), coin(3, price=None), coin(4, volume_24h=-1.0), nameless]
+    )
     assert set(rows["quarantine"].dropna()) == {*QUARANTINE_REASONS} - {"AMBIGUOUS_IDENTITY"}
 
 

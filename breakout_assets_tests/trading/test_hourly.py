@@ -220,7 +220,10 @@ def test_a_refusal_is_one_row_with_a_reason_and_no_order(account: Account) -> No
     frame = result.orders_frame()
     assert check_orders(frame) == {}
     [row] = frame.to_dict("records")
-    assert row["reason"] == "refused: the hour 2024-03-01 02:00:00 is older than 2 hours; past hours never trade"
+    assert row["reason"] == (
+        "refused: the hour 2024-03-01 02:00:00 is older than 2 hours, or a later one has been traded already; "
+        "past hours never trade"
+    )
     assert (row["status"], row["timestamp"]) == ("refused", at(2))
     assert frame.drop(columns=["status", "reason", "timestamp"]).isna().all(axis=None)
     assert frame.dtypes.astype(str).to_dict() == TRADE_ORDERS
@@ -234,7 +237,7 @@ def test_an_hour_before_the_newest_one_is_refused_and_the_one_after_is_not(accou
     account.trade(2, {}, {"A": 10.0})
     before = dump(account.ledger)
     refused = account.trade(1, {"B": 0.8}, {"A": 10.0, "B": 10.0}, late=timedelta(hours=1, minutes=5))
-    assert refused.reason.startswith("refused: an hour after 2024-03-01 01:00:00 has been traded already")
+    assert refused.reason.startswith("refused: the hour 2024-03-01 01:00:00 is older than 2 hours, or a later one")
     assert dump(account.ledger) == before
     assert account.trade(3).state == "traded"
 
