@@ -29,6 +29,7 @@ from breakout_assets.tables import TABLES, conform
 # Rows of a Parquet row group: small enough to skip most of a day when one token is read, large enough to compress.
 ROW_GROUP: Final = 30_000
 RAW_NAMES: Final = ("cmcdata.csv", "cmcdata.parquet")  # in order of preference where an hour has both
+LOCAL: Final = ("", "file", "local")  # protocols of paths on this machine
 # Arrow's integers would become floats in pandas as soon as one is null.
 _PANDAS_TYPES: Final = {pa.int64(): pd.Int64Dtype(), pa.int8(): pd.Int8Dtype()}
 
@@ -63,7 +64,7 @@ class Store:
     @property
     def is_local(self) -> bool:
         """Whether the root is a folder of this machine."""
-        return self.root.protocol in ("", "file")
+        return self.root.protocol in LOCAL
 
     # Where things lie ------------------------------------------------------------------------------------------
 
@@ -109,7 +110,7 @@ class Store:
             if not self.is_local:
                 path.fs.pipe_file(path.path, data, mode="create")
                 return True
-            part = self._write_part(path, data)
+            part = _write_part(path, data)
             try:
                 os.link(str(part), path.path)  # unlike a rename, a link never replaces
             finally:
@@ -123,29 +124,9 @@ class Store:
     def write(self, path: UPath, data: bytes) -> None:
         """Write or replace a file; a reader sees the old bytes or the new ones."""
         try:
-            if self.is_local:
-                self._write_part(path, data).rename(path)
-            else:
-                path.fs.pipe_file(path.path, data)  # one PUT: the object appears whole
+            write_whole(path, data)
         except OSError as error:
             raise self._cannot_write(path, error) from error
-
-    @staticmethod
-    def _write_part(path: UPath, data: bytes) -> UPath:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except FileExistsError as error:  # a file where a folder should be; not to be taken for a file that is there
-            raise NotADirectoryError(error.errno, "a file is in the way of the folder", str(path.parent)) from error
-        part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")  # unique: two processes may write at once
-        try:
-            with part.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())  # a name must not survive a power cut that its bytes did not
-        except OSError:
-            part.unlink(missing_ok=True)
-            raise
-        return part
 
     def _cannot_write(self, path: UPath, error: OSError) -> DataError:
         reason = error.strerror or str(error)
@@ -226,3 +207,32 @@ def parquet_bytes(frame: pd.DataFrame) -> bytes:
     table = pa.Table.from_pandas(frame, preserve_index=False)
     pq.write_table(table, buffer, compression="zstd", row_group_size=ROW_GROUP)
     return buffer.getvalue()
+
+
+def write_whole(path: UPath, data: bytes) -> None:
+    """Write or replace a file; a reader sees the old bytes or the new ones.
+
+    Raises:
+        OSError: it cannot be written; nothing is left behind.
+    """
+    if path.protocol in LOCAL:
+        _write_part(path, data).rename(path)
+    else:
+        path.fs.pipe_file(path.path, data)  # one PUT: the object appears whole
+
+
+def _write_part(path: UPath, data: bytes) -> UPath:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:  # a file where a folder should be; not to be taken for a file that is there
+        raise NotADirectoryError(error.errno, "a file is in the way of the folder", str(path.parent)) from error
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")  # unique: two processes may write at once
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # a name must not survive a power cut that its bytes did not
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+    return part

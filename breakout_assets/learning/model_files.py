@@ -10,10 +10,8 @@ generation from before that hour, so that it never comes from a model that knows
 import hashlib
 import json
 import math
-import os
 import platform
 import re
-import uuid
 from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import version
@@ -27,6 +25,7 @@ from breakout_assets.learning.archive import Estimators, pack, unpack
 from breakout_assets.learning.evaluation import Metrics
 from breakout_assets.learning.recipes import Recipe
 from breakout_assets.learning.training import Dropped, FittedModel
+from breakout_assets.store import write_whole
 
 MODEL_FILE: Final = "model.skops"
 MANIFEST_FILE: Final = "manifest.json"
@@ -218,18 +217,6 @@ def _read_estimators(path: UPath, expected: str) -> Estimators:
 
 def _write(path: UPath, data: bytes) -> None:
     try:
-        if path.protocol not in ("", "file", "local"):
-            path.write_bytes(data)  # one PUT: the object appears whole
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")  # unique: another process may write the same
-        try:
-            with part.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())  # a name must not survive a power cut that its bytes did not
-            part.rename(path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_whole(path, data)
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror or error}); check the folder") from error
