@@ -73,10 +73,14 @@ def _import(console: Console, file: Path, overwrite: bool) -> None:
     if report.first and report.last:
         days = f"{report.first:%Y-%m-%d}...{report.last:%Y-%m-%d}"
         console.print(
-            "Next: dagster asset materialize -m breakout_assets.definitions --select daily_snapshots "
+            "Next: .venv/bin/dagster asset materialize -m breakout_assets.definitions --select daily_snapshots "
             f"--partition-range {days}",
             soft_wrap=True,
         )
+        if report.first.date() < settings.start:
+            console.print(
+                f"[yellow]Partitions begin on {settings.start}[/]; set BREAKOUT_START={report.first:%Y-%m-%d}"
+            )
 
 
 if __name__ == "__main__":

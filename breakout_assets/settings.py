@@ -141,7 +141,7 @@ class Settings(BaseModel):
     @property
     def ledger_file(self) -> Path:
         """The file that holds the order ledger."""
-        return Path(self.ledger) if self.ledger else Path(self.store) / "ledger.sqlite"
+        return (Path(self.ledger) if self.ledger else Path(self.store) / "ledger.sqlite").expanduser()
 
 
 def environment(folder: Path | None = None) -> dict[str, str]:

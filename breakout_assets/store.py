@@ -54,7 +54,7 @@ class Store:
     def at(cls, location: str, s3_endpoint: str = "") -> "Store":
         """The store at a folder or `s3://bucket/prefix`; nothing is touched until it is used."""
         if not location.startswith("s3://"):
-            return cls(UPath(location).absolute())
+            return cls(UPath(location).expanduser().absolute())
         # s3fs would otherwise answer from a listing that it made before another process wrote.
         options: dict[str, Any] = {"use_listings_cache": False}
         if s3_endpoint:
@@ -192,6 +192,7 @@ class Store:
     def connect(self) -> duckdb.DuckDBPyConnection:
         """A DuckDB connection that can read this store."""
         connection = duckdb.connect()
+        connection.execute("SET TimeZone = 'UTC'")
         if not self.is_local:
             connection.register_filesystem(self.root.fs)  # DuckDB's own S3 reader would be a download at run time
         return connection

@@ -117,10 +117,18 @@ def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, bar: Progress, ste
         raise_on_error=False,
     )
     if not result.success:
-        failures = [str(event.message) for event in result.all_events if event.is_failure]
-        raise DataError(f"{step.title} failed, run {result.run_id}: {' '.join(failures)[:500]}")
+        raise DataError(f"{step.title} failed, run {result.run_id}: {' '.join(_reasons(result))[:800]}")
     bar.update(task, completed=total, part=f"{total} partitions")
     bar.stop_task(task)
+
+
+def _reasons(result: dg.ExecuteInProcessResult) -> list[str]:
+    reasons = []
+    for event in result.all_events:
+        if event.is_step_failure:
+            said, error = event.step_failure_data.user_failure_data, event.step_failure_data.error
+            reasons.append(str(said.description if said else error.message if error else event.message))
+    return reasons
 
 
 class _Mover(logging.Handler):
@@ -162,8 +170,8 @@ def _summarise(
     )
     console.print(_model_table(settings, store, tokens))
     console.print(
-        "The oracle knows each token's hidden state and cannot be beaten. The published recipe looks at price levels "
-        "and finds little of it; an AUC of 0.50 is a coin."
+        "The oracle knows each token's hidden state: over many tokens and months nothing beats it, on a few it can "
+        "look worse than luck. The published recipe looks at price levels and finds little; an AUC of 0.50 is a coin."
     )
     console.print(_orders_table(store, trading))
     _print_portfolio(console, settings, trading[-1])

@@ -108,7 +108,8 @@ def _read_group(store: Store, columns: tuple[str, ...], files: list[RawFile]) ->
             "read_csv($files, header = true, auto_detect = false, delim = ',', quote = '\"', escape = '\"', "
             "columns = $columns, filename = true)"
         )
-        parameters["columns"] = {name: _TYPES.get(name, "VARCHAR") for name in names}
+        # Times through a type that knows zones: without it an offset would be dropped instead of converted.
+        parameters["columns"] = {name: _TYPES.get(name, "VARCHAR") for name in names} | {"timestamp": "TIMESTAMPTZ"}
     else:
         source = "read_parquet($files, filename = true, file_row_number = true)"
     with store.connect() as connection:

@@ -1,5 +1,6 @@
 """Turns a panel (one file, many hours) into the hourly raw files of the store."""
 
+import csv
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
@@ -75,23 +76,44 @@ def _load(connection: duckdb.DuckDBPyConnection, file: Path) -> list[str]:
         raise DataError(f"{file} is neither .csv nor .parquet")
     try:
         connection.execute("SET TimeZone = 'UTC'")
-        if file.suffix == ".parquet":
-            source = connection.read_parquet(str(file))
-        else:  # everything as text first: a sniffer would read the symbols TRUE, NAN and 42 as something else
-            source = connection.read_csv(str(file), header=True, all_varchar=True)
+        source = connection.read_parquet(str(file)) if file.suffix == ".parquet" else _csv(connection, file)
         check_columns(source.columns, str(file))
-        columns = [f'CAST({_source_of(name, source.columns)} AS {kind}) AS "{name}"' for name, kind in _TYPES.items()]
+        columns = [_column(name, kind, source.columns) for name, kind in _TYPES.items()]
         source.project(", ".join([*columns, "row_number() OVER () AS position"])).create("panel")
     except duckdb.Error as error:
         raise DataError(f"{file} cannot be read as a panel: {str(error).strip()[:600]}") from error
     return [name for name in RAW_COLUMNS if name not in source.columns]
 
 
-def _source_of(name: str, columns: list[str]) -> str:
-    return f'"{name}"' if name in columns else "NULL"
+def _csv(connection: duckdb.DuckDBPyConnection, file: Path) -> duckdb.DuckDBPyRelation:
+    """Every column as text: a sniffer would read the symbols TRUE, NAN and 42 as something else."""
+    with file.open(newline="", encoding="utf-8-sig") as lines:
+        header = next(csv.reader(lines), [])
+    if not header:
+        raise DataError(f"{file} is empty")
+    check_columns(header, str(file))
+    return connection.read_csv(
+        str(file),
+        header=True,
+        auto_detect=False,
+        delimiter=",",
+        quotechar='"',
+        escapechar='"',
+        columns=dict.fromkeys(header, "VARCHAR"),
+    )
+
+
+def _column(name: str, kind: str, columns: list[str]) -> str:
+    if name not in columns:
+        return f'CAST(NULL AS {kind}) AS "{name}"'
+    if name == "timestamp":  # through a type that knows zones: without it an offset would be dropped, not converted
+        return 'CAST(CAST("timestamp" AS TIMESTAMPTZ) AS TIMESTAMP) AS "timestamp"'
+    return f'CAST("{name}" AS {kind}) AS "{name}"'
 
 
 def _check_times(connection: duckdb.DuckDBPyConnection, file: Path) -> None:
+    if connection.execute("SELECT count(*) FROM panel").fetchone() == (0,):
+        raise DataError(f"{file} holds no rows")
     bad = connection.execute(
         "SELECT count(*), min(position), any_value(timestamp) FROM panel "
         "WHERE timestamp IS NULL OR timestamp <> date_trunc('hour', timestamp)"

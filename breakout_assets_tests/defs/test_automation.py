@@ -29,24 +29,24 @@ def live(tmp_path: Path) -> Iterator[World]:
 
 
 def tick(world: World, schedule: dg.ScheduleDefinition, at: datetime = TICK) -> list[dg.RunRequest]:
-    context = dg.build_schedule_context(
+    with dg.build_schedule_context(
         instance=world.instance,
         scheduled_execution_time=at,
         repository_def=world.definitions.get_repository_def(),
         resources=build_resources(world.settings),
-    )
-    return list(schedule.evaluate_tick(context).run_requests or [])
+    ) as context:
+        return list(schedule.evaluate_tick(context).run_requests or [])
 
 
 def sense(world: World, cursor: str | None) -> tuple[list[dg.RunRequest], str | None]:
-    context = dg.build_sensor_context(
+    with dg.build_sensor_context(
         instance=world.instance,
         cursor=cursor,
         repository_def=world.definitions.get_repository_def(),
         resources=build_resources(world.settings),
-    )
-    result = automation.snapshot_arrivals.evaluate_tick(context)
-    return list(result.run_requests or []), result.cursor
+    ) as context:
+        result = automation.snapshot_arrivals.evaluate_tick(context)
+        return list(result.run_requests or []), result.cursor
 
 
 def run_hour(world: World, request: dg.RunRequest, must_succeed: bool = True) -> None:
@@ -119,12 +119,13 @@ def test_only_hours_that_can_still_be_had_are_asked_for(
     (tmp_path / "instance").mkdir()
     with dg.DagsterInstance.local_temp(str(tmp_path / "instance")) as instance:
         world = World.at(tmp_path, instance, SOURCE=source, REPLAY="false", **variables)
-        context = dg.build_schedule_context(instance=instance, scheduled_execution_time=TICK)
-        missing = automation.missing_hours(context, world.store, build_resources(world.settings)["source"], 3)
-        assert keys(list(missing)) == [hour_key(NOW - n * HOUR) for n in expected]
-        put(world.store, NOW - HOUR, [coin(1)])
-        missing = automation.missing_hours(context, world.store, build_resources(world.settings)["source"], 3)
-        assert hour_key(NOW - HOUR) in keys(list(missing))
+        source_ = build_resources(world.settings)["source"]
+        with dg.build_schedule_context(instance=instance, scheduled_execution_time=TICK) as context:
+            missing = automation.missing_hours(context, world.store, source_, 3)
+            assert keys(list(missing)) == [hour_key(NOW - n * HOUR) for n in expected]
+            put(world.store, NOW - HOUR, [coin(1)])
+            missing = automation.missing_hours(context, world.store, source_, 3)
+            assert hour_key(NOW - HOUR) in keys(list(missing))
 
 
 def test_the_sensor_sees_late_rewritten_and_returned_files_and_each_version_once(live: World) -> None:

@@ -52,6 +52,7 @@ def broken(kind: str, good: bytes) -> bytes:
         "cut in the last field": good[:-3],
         "text for a number": good.replace(b",20.0,", b",twenty,"),
         "another hour": good.replace(b"T05:00:00", b"T04:00:00"),
+        "an offset": good.replace(b"T05:00:00", b"T05:00:00+02:00"),
         "an hour that is not whole": good.replace(b"T05:00:00", b"T05:30:00"),
     }[kind]
 
@@ -67,6 +68,7 @@ def broken(kind: str, good: bytes) -> bytes:
         ("cut in the last field", "is torn"),
         ("text for a number", "torn or foreign"),
         ("another hour", "written under the wrong hour"),
+        ("an offset", "written under the wrong hour"),
         ("an hour that is not whole", "written under the wrong hour"),
     ],
 )

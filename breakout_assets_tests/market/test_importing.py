@@ -106,6 +106,30 @@ def test_a_panel_that_cannot_be_right_is_refused_before_anything_is_written(
     assert not store.root.exists()
 
 
+def test_a_time_with_an_offset_is_converted_and_never_taken_for_utc(store: Store, tmp_path: Path) -> None:
+    text = panel(1)
+    import_panel(save(text.assign(timestamp=text["timestamp"].astype("str") + "+02:00"), tmp_path), store)
+    assert list(store.raw_files(FIRST.date())) == [FIRST - timedelta(hours=2)]
+    import_panel(
+        save(panel(1).assign(timestamp=panel(1)["timestamp"].dt.tz_localize("UTC")), tmp_path, ".parquet"), store
+    )
+    assert list(store.raw_files(FIRST.date())) == [FIRST - timedelta(hours=2), FIRST]
+
+
+def test_a_csv_that_is_cut_or_empty_says_so(store: Store, tmp_path: Path) -> None:
+    file = save(panel(), tmp_path)
+    whole = file.read_bytes()
+    for content, message in [
+        (whole[:-40], "cannot be read as a panel"),
+        (whole.splitlines()[0] + b"\n", "holds no rows"),
+        (b"", "is empty"),
+    ]:
+        file.write_bytes(content)
+        with pytest.raises(DataError, match=message):
+            import_panel(file, store)
+    assert not store.root.exists()
+
+
 def test_a_torn_panel_is_refused(store: Store, tmp_path: Path) -> None:
     file = save(panel(), tmp_path, ".parquet")
     file.write_bytes(file.read_bytes()[:-50])

@@ -50,6 +50,13 @@ def test_months_without_ids_go_on_under_their_name_when_the_ids_come() -> None:
     assert tokens(registry, (1, "ONE", "Same"), (2, "ONE", "Same")) == ["ONE-1", "ONE-2"]
 
 
+def test_a_series_without_ids_is_claimed_by_one_coin_only() -> None:
+    registry = TokenRegistry()
+    assert tokens(registry, (None, "SOL", "Solana")) == ["SOL-solana"]
+    assert tokens(registry, (1, "SOL", "Solana")) == ["SOL-solana"]
+    assert tokens(registry, (2, "SOL", "Solana")) == ["SOL-2"]
+
+
 def test_an_assignment_never_changes_whatever_comes_later() -> None:
     registry = TokenRegistry()
     tokens(registry, (1, "ONE", "Same"))
