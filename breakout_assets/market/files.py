@@ -6,7 +6,7 @@ and takes an empty file for no rows, so each file's header is read and compared 
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from io import BytesIO
 from typing import Final
@@ -96,20 +96,14 @@ def _columns_of(store: Store, file: RawFile) -> tuple[str, ...]:
 
 def _read_group(store: Store, columns: tuple[str, ...], files: list[RawFile]) -> pd.DataFrame:
     kind, *names = columns
-    wanted = ", ".join(
-        f'CAST("{name}" AS {_TYPES[name]}) AS "{name}"'
-        if name in names
-        else f'CAST(NULL AS {_TYPES[name]}) AS "{name}"'
-        for name in RAW_COLUMNS
-    )
+    wanted = ", ".join(typed_column(name, names) for name in RAW_COLUMNS)
     parameters: dict[str, object] = {"files": [store.duckdb_name(file.path) for file in files]}
     if kind == "csv":
         source = (
             "read_csv($files, header = true, auto_detect = false, delim = ',', quote = '\"', escape = '\"', "
             "columns = $columns, filename = true)"
         )
-        # Times through a type that knows zones: without it an offset would be dropped instead of converted.
-        parameters["columns"] = {name: _TYPES.get(name, "VARCHAR") for name in names} | {"timestamp": "TIMESTAMPTZ"}
+        parameters["columns"] = {name: _TYPES.get(name, "VARCHAR") for name in names} | {"timestamp": "VARCHAR"}
     else:
         source = "read_parquet($files, filename = true, file_row_number = true)"
     with store.connect() as connection:
@@ -141,6 +135,15 @@ def _check_hours(rows: pd.DataFrame, files: dict[str, RawFile]) -> None:
                 f"{file.path} holds rows of {low} to {high}, its folder says {file.hour}: it was written under the "
                 "wrong hour; `python -m breakout_assets import` files it by its timestamp column"
             )
+
+
+def typed_column(name: str, present: Collection[str]) -> str:
+    """SQL for one raw column of a source that has these columns; null where it is absent."""
+    if name not in present:
+        return f'CAST(NULL AS {_TYPES[name]}) AS "{name}"'
+    if name == "timestamp":  # through a type that knows zones: without it an offset would be dropped, not converted
+        return 'CAST(CAST("timestamp" AS TIMESTAMPTZ) AS TIMESTAMP) AS "timestamp"'
+    return f'CAST("{name}" AS {_TYPES[name]}) AS "{name}"'
 
 
 def hour_of(rows: pd.DataFrame) -> datetime:

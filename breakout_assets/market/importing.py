@@ -4,18 +4,16 @@ import csv
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Protocol
 
 import duckdb
 import pandas as pd
 
 from breakout_assets.errors import DataError
 from breakout_assets.market.collect import claim
-from breakout_assets.market.files import check_columns, hour_of, raw_bytes, read_raw
-from breakout_assets.market.schema import ID_COLUMN, RAW_COLUMNS, SNAPSHOT_COLUMNS, is_whole_hour, raw_frame
+from breakout_assets.market.files import check_columns, hour_of, raw_bytes, read_raw, typed_column
+from breakout_assets.market.schema import RAW_COLUMNS, is_whole_hour, raw_frame
 from breakout_assets.store import RAW_NAMES, Store
-
-_TYPES: Final = {**SNAPSHOT_COLUMNS, ID_COLUMN: "DOUBLE"}
 
 
 class Progress(Protocol):
@@ -78,7 +76,7 @@ def _load(connection: duckdb.DuckDBPyConnection, file: Path) -> list[str]:
         connection.execute("SET TimeZone = 'UTC'")
         source = connection.read_parquet(str(file)) if file.suffix == ".parquet" else _csv(connection, file)
         check_columns(source.columns, str(file))
-        columns = [_column(name, kind, source.columns) for name, kind in _TYPES.items()]
+        columns = [typed_column(name, source.columns) for name in RAW_COLUMNS]
         source.project(", ".join([*columns, "row_number() OVER () AS position"])).create("panel")
     except duckdb.Error as error:
         raise DataError(f"{file} cannot be read as a panel: {str(error).strip()[:600]}") from error
@@ -101,14 +99,6 @@ def _csv(connection: duckdb.DuckDBPyConnection, file: Path) -> duckdb.DuckDBPyRe
         escapechar='"',
         columns=dict.fromkeys(header, "VARCHAR"),
     )
-
-
-def _column(name: str, kind: str, columns: list[str]) -> str:
-    if name not in columns:
-        return f'CAST(NULL AS {kind}) AS "{name}"'
-    if name == "timestamp":  # through a type that knows zones: without it an offset would be dropped, not converted
-        return 'CAST(CAST("timestamp" AS TIMESTAMPTZ) AS TIMESTAMP) AS "timestamp"'
-    return f'CAST("{name}" AS {kind}) AS "{name}"'
 
 
 def _check_times(connection: duckdb.DuckDBPyConnection, file: Path) -> None:
