@@ -87,7 +87,6 @@ def test_of_several_processes_one_writes_a_new_file(store: Store, tmp_path: Path
     assert (store.root / "race" / "a.bin").read_bytes() == winner * 100_000
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs /dev/full")
 def test_a_store_that_cannot_be_written_says_so_and_names_the_setting(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     store = Store.at(str(tmp_path / "file" / "store"))
