@@ -93,6 +93,15 @@ def test_a_partition_that_was_dropped_is_made_again_byte_for_byte(learned: World
     assert learned.bytes_of(asset) == before
 
 
+def test_a_raw_hour_that_was_dropped_is_collected_again_byte_for_byte(world: World) -> None:
+    world.run(["hourly_snapshots"], hour_keys(CUT - timedelta(hours=3), CUT))
+    before = world.bytes_of("cmc")
+    assert len(before) == 4
+    world.store.raw_path(CUT, "csv").unlink()
+    world.run(["hourly_snapshots"], hour_keys(CUT, CUT))
+    assert world.bytes_of("cmc") == before
+
+
 def test_hours_are_made_again_byte_for_byte_and_trade_once(learned: World) -> None:
     keys = hour_keys(CUT, CUT + timedelta(hours=5))
     learned.run(HOURLY, keys)
