@@ -40,9 +40,11 @@ def _fault_names(text: str) -> str:
 
 def _recipe_name(text: str) -> str:
     try:
-        recipe(text)
+        found = recipe(text)
     except SettingsError as error:
         raise ValueError(str(error)) from None
+    if found.reference_only:
+        raise ValueError(f"{text} is kept for comparison and cannot serve; recipe_comparison evaluates it")
     return text
 
 
@@ -68,6 +70,10 @@ class Settings(BaseModel):
     s3_endpoint: Annotated[str, AfterValidator(_URL)] = Field(
         "", description="URL of an S3-compatible server; empty means AWS"
     )
+    s3_region: str = Field("", description="its region; empty means what the AWS chain says")
+    sqs_url: Annotated[str, AfterValidator(_URL)] = Field(
+        "", description="SQS queue of the bucket's event messages, so that arrivals need no listing; empty means none"
+    )
     start: date = Field(date(2024, 1, 1), description="first day of all partitions, UTC")
     raw_format: Literal["csv", "parquet"] = Field("csv", description="how new snapshots are written; both are read")
     source: Literal["simulated", "coinmarketcap", "files"] = Field(
@@ -86,8 +92,28 @@ class Settings(BaseModel):
     )
     cmc_version: Literal["v1", "v3"] = Field("v3", description="version of its listing endpoint")
     cmc_limit: int = Field(1250, ge=1, le=5000, description="coins asked for in each hour (1 credit per 200)")
+    cmc_page_size: int = Field(
+        0, ge=0, le=5000, description="coins of one call; 0 asks for all at once, which repeats and skips none"
+    )
+    cmc_keyless: bool = Field(False, description="ask without a key, for a trial; the key is then never read")
+    cmc_monthly_budget: int = Field(
+        0, ge=0, description="credits a month after which nothing more is fetched; 0 leaves it to the plan"
+    )
+    cmc_follow: bool = Field(
+        True, description="ask five more days for coins that dropped out of the listing (1 credit per 100), for labels"
+    )
+    cmc_history: bool = Field(
+        False, description="buy missed hours of the last month (1 credit per 100 coins); not in every plan"
+    )
     recipe: Annotated[str, AfterValidator(_recipe_name)] = Field(
-        "blog_fixed", description="how models are trained: `blog_fixed` or `blog_exact` (reference)"
+        "default",
+        description="how models are trained until another recipe is promoted: `default`, `blog_fixed`, "
+        "`baseline_logit` or `baseline_momentum`",
+    )
+    trade_without_evidence: bool = Field(
+        False,
+        description="decide on paper whatever the evaluation says, from a fixed threshold on where none pays: the "
+        "published way",
     )
     ledger: str = Field(
         "", description="file of the order ledger (SQLite); empty means `ledger.sqlite` in the store folder"
@@ -137,6 +163,11 @@ class Settings(BaseModel):
     def faults(self) -> frozenset[str]:
         """The injected faults as a set."""
         return frozenset(filter(None, map(str.strip, self.sim_faults.split(","))))
+
+    @property
+    def round_trip_cost(self) -> float:
+        """Share of the money that buying and selling costs: fee and slippage, twice."""
+        return float(2 * (self.fee + self.slippage))
 
     @property
     def ledger_file(self) -> Path:

@@ -1,6 +1,6 @@
-"""Files of the platform: where each lies, how it is written so that nobody ever sees half of it, how many are read.
+"""Files of the platform: where each lies, how many are read at once, and what it means when one is missing.
 
-The same code serves a folder and an S3 bucket. Paths are a public contract:
+The same code serves a folder and an S3 bucket (`objects` knows the difference). Paths are a public contract:
 
     cmc/latest/YYYY/MM/DD/HH/cmcdata.csv     raw snapshots, as the older collector wrote them (or .parquet)
     <asset>/YYYY/MM/DD.parquet               one day of a derived table
@@ -9,11 +9,11 @@ The same code serves a folder and an S3 bucket. Paths are a public contract:
     tokens/NNNNNN.parquet                    which coin has which token name, append-only
 """
 
-import os
-import uuid
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from io import BytesIO
 from typing import Any, Final
 
@@ -21,27 +21,38 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.memory import MemoryFileSystem
 from upath import UPath
 
+from breakout_assets import objects
 from breakout_assets.errors import DataError
 from breakout_assets.tables import TABLES, conform
 
 # Rows of a Parquet row group: small enough to skip most of a day when one token is read, large enough to compress.
 ROW_GROUP: Final = 30_000
 RAW_NAMES: Final = ("cmcdata.csv", "cmcdata.parquet")  # in order of preference where an hour has both
-LOCAL: Final = ("", "file", "local")  # protocols of paths on this machine
 # Arrow's integers would become floats in pandas as soon as one is null.
 _PANDAS_TYPES: Final = {pa.int64(): pd.Int64Dtype(), pa.int8(): pd.Int8Dtype()}
 
 
+_RAW_NAME: Final = re.compile(r"/(\d{4})/(\d{2})/(\d{2})/(\d{2})/cmcdata\.(?:csv|parquet)$")
+
+
 @dataclass(frozen=True)
 class RawFile:
-    """A raw snapshot that lies in the store."""
+    """A raw snapshot that lies in the store.
+
+    Attributes:
+        hour: The hour that its folder names.
+        path: Where it lies.
+        version: Changes whenever other bytes are delivered.
+        modified: When it was written, naive UTC.
+    """
 
     hour: datetime
     path: UPath
     version: str
-    """Changes whenever the bytes are delivered again: ETag on S3, modification time and size in a folder."""
+    modified: datetime
 
 
 @dataclass(frozen=True)
@@ -51,20 +62,17 @@ class Store:
     root: UPath
 
     @classmethod
-    def at(cls, location: str, s3_endpoint: str = "") -> "Store":
+    def at(cls, location: str, s3_endpoint: str = "", s3_region: str = "") -> "Store":
         """The store at a folder or `s3://bucket/prefix`; nothing is touched until it is used."""
         if not location.startswith("s3://"):
             return cls(UPath(location).expanduser().absolute())
-        # s3fs would otherwise answer from a listing that it made before another process wrote.
-        options: dict[str, Any] = {"use_listings_cache": False}
-        if s3_endpoint:
-            options["endpoint_url"] = s3_endpoint
-        return cls(UPath(location, **options))
+        options = {"endpoint_url": s3_endpoint, "region_name": s3_region}
+        return cls(UPath(location.rstrip("/"), **{name: value for name, value in options.items() if value}))
 
     @property
     def is_local(self) -> bool:
         """Whether the root is a folder of this machine."""
-        return self.root.protocol in LOCAL
+        return objects.is_local(self.root)
 
     # Where things lie ------------------------------------------------------------------------------------------
 
@@ -85,52 +93,49 @@ class Store:
 
     def raw_files(self, day: date) -> dict[datetime, RawFile]:
         """The raw snapshots that lie in the folders of a day, by hour, oldest first."""
-        folder = self.root / "cmc" / "latest" / f"{day:%Y/%m/%d}"
-        found: dict[datetime, RawFile] = {}
-        for name, info in folder.fs.find(folder.path, detail=True).items():
-            hour_name, file_name = str(name).split("/")[-2:]
-            if file_name not in RAW_NAMES or not (hour_name.isdigit() and int(hour_name) < 24):
-                continue
-            hour = datetime.combine(day, datetime.min.time()) + timedelta(hours=int(hour_name))
-            if hour in found and file_name != RAW_NAMES[0]:
-                continue
-            version = str(info.get("ETag") or f"{info['mtime']}-{info['size']}").strip('"')
-            found[hour] = RawFile(hour, folder / hour_name / file_name, version)
-        return dict(sorted(found.items()))
+        return self._raw_under(f"{day:%Y/%m/%d}")
 
     def raw_file(self, hour: datetime) -> RawFile | None:
         """The raw snapshot of one hour, if it is there."""
         return self.raw_files(hour.date()).get(hour)
 
+    def raw_between(self, first: datetime, last: datetime) -> dict[datetime, RawFile]:
+        """The raw snapshots of the hours from `first` to `last`, oldest first; two requests to a bucket a month."""
+        found: dict[datetime, RawFile] = {}
+        for month in _months(first.date(), last.date()):
+            found |= self._raw_under(f"{month:%Y/%m}")
+        return {hour: file for hour, file in found.items() if first <= hour <= last}
+
+    def _raw_under(self, folder: str) -> dict[datetime, RawFile]:
+        found: dict[datetime, RawFile] = {}
+        for file in objects.found_under(self.root / "cmc" / "latest" / folder):
+            hour = hour_of_raw(file.path.path)
+            if hour is None or (hour in found and file.path.name != RAW_NAMES[0]):
+                continue
+            found[hour] = RawFile(hour, file.path, file.version, file.modified)
+        return dict(sorted(found.items()))
+
     # Writing ---------------------------------------------------------------------------------------------------
 
     def write_new(self, path: UPath, data: bytes) -> bool:
         """Write a file that must not exist yet; False if it does. Of several writers one wins, nobody sees half."""
-        try:
-            if not self.is_local:
-                path.fs.pipe_file(path.path, data, mode="create")
-                return True
-            part = _write_part(path, data)
-            try:
-                os.link(str(part), path.path)  # unlike a rename, a link never replaces
-            finally:
-                part.unlink()
-        except FileExistsError:
-            return False
-        except OSError as error:
-            raise self._cannot_write(path, error) from error
-        return True
+        with self._writing(path):
+            return objects.write_new(path, data)
 
     def write(self, path: UPath, data: bytes) -> None:
         """Write or replace a file; a reader sees the old bytes or the new ones."""
-        try:
-            write_whole(path, data)
-        except OSError as error:
-            raise self._cannot_write(path, error) from error
+        with self._writing(path):
+            objects.write(path, data)
 
-    def _cannot_write(self, path: UPath, error: OSError) -> DataError:
-        reason = error.strerror or str(error)
-        return DataError(f"{path} cannot be written ({reason}); check BREAKOUT_STORE={self.root} and its permissions")
+    @contextmanager
+    def _writing(self, path: UPath) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DataError(
+                f"{path} cannot be written ({error.strerror or error}); check BREAKOUT_STORE={self.root}, its "
+                "permissions and the space that is left"
+            ) from error
 
     def write_table(self, table: str, key: datetime | date, frame: pd.DataFrame) -> UPath:
         """Write one partition of a derived table, brought into its contract; the same rows give the same bytes."""
@@ -142,22 +147,41 @@ class Store:
 
     def days_of(self, table: str) -> list[date]:
         """The days of a derived table that have been written, oldest first."""
-        folder = self.root / table
         days = []
-        for name in folder.fs.find(folder.path):
-            parts = str(name).removesuffix(".parquet").split("/")[-3:]
-            if str(name).endswith(".parquet") and all(part.isdigit() for part in parts):
+        for file in objects.found_under(self.root / table):
+            parts = str(file.path).removesuffix(".parquet").split("/")[-3:]
+            if file.path.suffix == ".parquet" and all(part.isdigit() for part in parts):
                 days.append(date(int(parts[0]), int(parts[1]), int(parts[2])))
         return sorted(days)
 
     def has_table(self, table: str, key: datetime | date) -> bool:
         """Whether a partition of a derived table has been written."""
-        return self.table_path(table, key).exists()
+        return objects.exists(self.table_path(table, key))
+
+    def hours_there(self, table: str, hours: Sequence[datetime]) -> list[datetime]:
+        """Which of these hours of a derived table have been written; one listing a month."""
+        wanted = {self.table_path(table, hour).path: hour for hour in hours}
+        months = sorted({f"{hour:%Y/%m}" for hour in hours})
+        found = {file.path.path for month in months for file in objects.found_under(self.root / table / month)}
+        return [hour for path, hour in wanted.items() if path in found]
+
+    def days_there(self, table: str, days: Iterable[date]) -> set[date]:
+        """Which of these days of a derived table have been written; one request to a bucket a month."""
+        wanted = {self.table_path(table, day).path: day for day in days}
+        if self.is_local:
+            return {day for day in wanted.values() if self.has_table(table, day)}
+        months = sorted({f"{day:%Y/%m}" for day in wanted.values()})
+        found = {file.path.path for month in months for file in objects.found_under(self.root / table / month)}
+        return {day for path, day in wanted.items() if path in found}
 
     def read_table(
-        self, table: str, keys: Sequence[datetime] | Sequence[date], columns: Iterable[str] | None = None
+        self,
+        table: str,
+        keys: Sequence[datetime] | Sequence[date],
+        columns: Iterable[str] | None = None,
+        tokens: Sequence[str] | None = None,
     ) -> pd.DataFrame:
-        """The rows of these partitions, in the order of `keys`; all columns of the contract, or some.
+        """The rows of these partitions, in the order of `keys`; all columns of the contract or some, likewise tokens.
 
         Raises:
             DataError: a partition has not been written, or its file is torn or foreign; the message names it.
@@ -168,38 +192,84 @@ class Store:
             return pd.DataFrame({name: pd.Series(dtype=contract[name]) for name in wanted})
         paths = [self.table_path(table, key) for key in keys]
         names = ", ".join(f'"{name}"' for name in wanted)
-        with self.connect() as connection:
-            try:
-                found = connection.sql(
-                    f"SELECT {names} FROM read_parquet($files)",  # noqa: S608  names come from the contract
-                    params={"files": [self.duckdb_name(path) for path in paths]},
-                ).to_arrow_table()
-            except duckdb.Error as error:
-                raise self._unreadable(table, paths, error) from error
+        try:
+            with self.opened(paths) as (connection, files):
+                query = f"SELECT {names} FROM read_parquet($files)"  # noqa: S608  names come from the contract
+                params: dict[str, Any] = {"files": files}
+                if tokens is not None:
+                    query, params = f"{query} WHERE list_contains($tokens, token)", {**params, "tokens": list(tokens)}
+                found = connection.sql(query, params=params).to_arrow_table()
+        except (duckdb.Error, FileNotFoundError) as error:
+            raise _unreadable(table, paths, error) from error
         frame: pd.DataFrame = found.to_pandas(types_mapper=_PANDAS_TYPES.get)
         return frame.astype({name: contract[name] for name in wanted})
 
-    @staticmethod
-    def _unreadable(table: str, paths: list[UPath], error: duckdb.Error) -> DataError:
-        missing = [path for path in paths if not path.exists()]
-        if missing:
-            return DataError(
-                f"{table} is missing for {len(missing)} of {len(paths)} partitions, the first is {missing[0]}; "
-                "materialise it before what is built on it"
-            )
-        return DataError(f"a file of {table} is torn or foreign; materialise it again: {error}")
+    @contextmanager
+    def opened(self, paths: Sequence[UPath]) -> Iterator[tuple[duckdb.DuckDBPyConnection, list[str]]]:
+        """A DuckDB connection for these files of the store, and what it calls them.
 
-    def connect(self) -> duckdb.DuckDBPyConnection:
-        """A DuckDB connection that can read this store."""
-        connection = duckdb.connect()
-        connection.execute("SET TimeZone = 'UTC'")
-        if not self.is_local:
-            connection.register_filesystem(self.root.fs)  # DuckDB's own S3 reader would be a download at run time
-        return connection
+        Files of a bucket are fetched whole and side by side, one request each. DuckDB's own S3 reader would be a
+        download at run time, and a file system under it asks seven times a file, two files at once.
+        """
+        with duckdb.connect() as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            if self.is_local:
+                yield connection, [path.path for path in paths]
+            else:
+                yield connection, hold(connection, {path.path: data for path, data in _fetched(paths)})
 
-    def duckdb_name(self, path: UPath) -> str:
-        """How DuckDB calls a file of this store."""
-        return path.path if self.is_local else str(path)
+
+class _HeldFiles(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """Files in memory that one connection sees; fsspec's own class shares its files with the whole process."""
+
+    cachable = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store: dict[str, Any] = {}
+        self.pseudo_dirs = [""]
+
+
+def hold(connection: duckdb.DuckDBPyConnection, files: dict[str, bytes]) -> list[str]:
+    """Let a connection read bytes as files; returns what it calls them, in order."""
+    held = _HeldFiles()
+    for name, data in files.items():
+        held.pipe_file(f"/{name}", data)
+    connection.register_filesystem(held)
+    return [f"memory:///{name}" for name in files]
+
+
+def _fetched(paths: Sequence[UPath]) -> Iterable[tuple[UPath, bytes]]:
+    return zip(paths, objects.read_many(paths), strict=True)
+
+
+def _unreadable(table: str, paths: list[UPath], error: Exception) -> DataError:
+    missing = [path for path in paths if not objects.exists(path)]
+    if missing:
+        return DataError(
+            f"{table} is missing for {len(missing)} of {len(paths)} partitions, the first is {missing[0]}; "
+            "materialise it before what is built on it"
+        )
+    return DataError(f"a file of {table} is torn or foreign; materialise it again: {error}")
+
+
+def hour_of_raw(path: str) -> datetime | None:
+    """The hour that the path of a raw snapshot names; None if it is no such path."""
+    match = _RAW_NAME.search(path)
+    if match is None:
+        return None
+    year, month, day, hour = (int(part) for part in match.groups())
+    try:
+        return datetime.combine(date(year, month, day), time(hour))
+    except ValueError:  # a folder that looks like a day and is none
+        return None
+
+
+def _months(first: date, last: date) -> Iterator[date]:
+    month = first.replace(day=1)
+    while month <= last:
+        yield month
+        month = (month + timedelta(days=31)).replace(day=1)
 
 
 def parquet_bytes(frame: pd.DataFrame) -> bytes:
@@ -208,32 +278,3 @@ def parquet_bytes(frame: pd.DataFrame) -> bytes:
     table = pa.Table.from_pandas(frame, preserve_index=False)
     pq.write_table(table, buffer, compression="zstd", row_group_size=ROW_GROUP)
     return buffer.getvalue()
-
-
-def write_whole(path: UPath, data: bytes) -> None:
-    """Write or replace a file; a reader sees the old bytes or the new ones.
-
-    Raises:
-        OSError: it cannot be written; nothing is left behind.
-    """
-    if path.protocol in LOCAL:
-        _write_part(path, data).rename(path)
-    else:
-        path.fs.pipe_file(path.path, data)  # one PUT: the object appears whole
-
-
-def _write_part(path: UPath, data: bytes) -> UPath:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:  # a file where a folder should be; not to be taken for a file that is there
-        raise NotADirectoryError(error.errno, "a file is in the way of the folder", str(path.parent)) from error
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")  # unique: two processes may write at once
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # a name must not survive a power cut that its bytes did not
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
-    return part

@@ -9,11 +9,12 @@ from typing import Final
 import pandas as pd
 
 from breakout_assets.dataset.indicators import INDICATOR_COLUMNS
+from breakout_assets.dataset.stationary import STATIONARY_COLUMNS
 from breakout_assets.errors import DataError
 
 _TOKEN: Final = {"token": "str", "id": "Int64", "name": "str", "symbol": "str", "timestamp": "datetime64[us]"}
 _MARKET: Final = {**_TOKEN, "price": "float64", "volume": "float64"}
-_INDICATORS: Final = dict.fromkeys(INDICATOR_COLUMNS, "float64")
+_INDICATORS: Final = dict.fromkeys((*INDICATOR_COLUMNS, *STATIONARY_COLUMNS), "float64")
 
 DAILY_SNAPSHOTS: Final[dict[str, str]] = {
     **_MARKET,
@@ -34,6 +35,8 @@ DAILY_SNAPSHOTS: Final[dict[str, str]] = {
     "fully_diluted_market_cap": "float64",
     "date_added": "str",
     "last_updated": "str",
+    "kind": "str",
+    "origin": "str",
     "quarantine": "str",
 }
 LABELLED_DATASET: Final[dict[str, str]] = {
@@ -48,6 +51,7 @@ LABELLED_DATASET: Final[dict[str, str]] = {
     "label_end": "datetime64[us]",
     "y": "Int8",
     "label_status": "str",
+    "origin": "str",
 }
 INDICATOR_FEATURES: Final[dict[str, str]] = {**LABELLED_DATASET, **_INDICATORS}
 LIVE_INDICATORS: Final[dict[str, str]] = {**DAILY_SNAPSHOTS, **_INDICATORS}
@@ -59,6 +63,8 @@ MARKET_HEALTH: Final[dict[str, str]] = {
     "expected_rows": "float64",
     "quarantined_share": "float64",
     "stale_share": "float64",
+    "shared_symbols": "int64",
+    "look_back_hours": "int64",
 }
 PREDICTIONS: Final[dict[str, str]] = {
     **_MARKET,
@@ -68,6 +74,28 @@ PREDICTIONS: Final[dict[str, str]] = {
     "model_hash": "str",
     "model_scope": "str",
     "reason": "str",
+    "score": "float64",  # the classifier's own, before calibration
+    "recipe_id": "str",
+    "fallback": "str",  # why the token's own model did not speak
+}
+# One row: a labelled row of a test block, predicted by a model that had not seen it. Twin 0 is the market itself.
+OUT_OF_SAMPLE: Final[dict[str, str]] = {
+    "twin": "int32",
+    "fold": "int32",
+    "recipe_id": "str",
+    "token": "str",
+    "timestamp": "datetime64[us]",
+    "label_end": "datetime64[us]",
+    "y": "int8",
+    "change": "float64",
+    "price": "float64",
+    "volume": "float64",
+    "momentum": "float64",
+    "raw": "float64",
+    "probability": "float64",
+    "threshold": "float64",
+    "scope": "str",
+    "logistic": "float64",
 }
 
 TRADE_ORDERS: Final[dict[str, str]] = {
@@ -92,6 +120,7 @@ TABLES: Final[dict[str, dict[str, str]]] = {
     "live_indicators": LIVE_INDICATORS,
     "market_health": MARKET_HEALTH,
     "predictions": PREDICTIONS,
+    "out_of_sample": OUT_OF_SAMPLE,
     "trade_orders": TRADE_ORDERS,
 }
 

@@ -4,13 +4,13 @@
 The order step asks the same functions before it trades: a check in the UI guards nothing by itself.
 """
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 import pandas as pd
 
 from breakout_assets.dataset.labels import HORIZON
-from breakout_assets.market.health import REDUCED_ROWS, HealthState
+from breakout_assets.market.health import REDUCED_ROWS, HealthState, due_hour
 from breakout_assets.market.snapshots import believed
 
 Findings = dict[str, str]
@@ -58,6 +58,16 @@ CHECKS: Final[dict[str, dict[str, str]]] = {
         "unique_keys": _UNIQUE,
         "probabilities": "every probability lies in [0, 1]",
         "reasons": "every row has a probability or the reason why there is none",
+    },
+    "out_of_sample": {
+        "unique_keys": "no token appears twice in an hour of one twin",
+        "probabilities": "every probability lies in [0, 1]",
+        "label_horizon_closed": "every label ends exactly 120 hours after its row",
+    },
+    "model_report": {"edge_shown": "the evaluation shows an edge beyond luck and costs; without one nothing is bought"},
+    "model_monitoring": {
+        "no_realised_loss": "the last sixty trades have not lost more than two percent each, by their lower bound",
+        "no_drift": "the features of the last two weeks are spread like those before, by the universe's own history",
     },
     "trade_orders": {
         "unique_keys": "no order id appears twice",
@@ -178,6 +188,20 @@ def check_predictions(rows: pd.DataFrame, expected_rows: int) -> Findings:
     return found
 
 
+def check_out_of_sample(rows: pd.DataFrame) -> Findings:
+    """An out-of-sample table."""
+    found: Findings = {}
+    twice = rows.duplicated(["twin", "token", "timestamp"])
+    if twice.any():
+        found["unique_keys"] = f"twice in an hour: {_named(rows[twice])}"
+    outside = ~rows[["raw", "probability"]].apply(lambda column: column.between(0, 1)).all(axis=1)
+    if outside.any():
+        found["probabilities"] = f"outside [0, 1]: {_named(rows[outside])}"
+    if not (rows["label_end"] - rows["timestamp"] == HORIZON).all():
+        found["label_horizon_closed"] = "a label ends at another time than 120 hours after its row"
+    return found
+
+
 def check_orders(rows: pd.DataFrame) -> Findings:
     """Orders of one hour."""
     found: Findings = {}
@@ -196,8 +220,7 @@ def check_orders(rows: pd.DataFrame) -> Findings:
 
 def check_newest_hour(newest: datetime | None, now: datetime) -> Findings:
     """Whether the newest raw snapshot is of the hour that has begun, or of the one before in its first minutes."""
-    # The hourly schedule runs at five past; until a quarter past, the hour before is as new as it gets.
-    due = (now - timedelta(minutes=15)).replace(minute=0, second=0, microsecond=0)
+    due = due_hour(now)
     if newest is None:
         return {"newest_hour_present": "no snapshot of the last days is in the store"}
     if newest < due:

@@ -33,6 +33,7 @@ def test_values_are_typed() -> None:
         ("BREAKOUT_SIM_FAULTS", "stale_price,earthquake"),
         ("BREAKOUT_MAX_ORDER_AGE", "0"),
         ("BREAKOUT_RECIPE", "secret_sauce"),
+        ("BREAKOUT_RECIPE", "blog_exact"),  # for comparison only
         ("BREAKOUT_store", "x"),
     ],
 )
@@ -40,6 +41,11 @@ def test_an_unknown_or_impossible_setting_is_refused_in_one_sentence_that_names_
     with pytest.raises(SettingsError, match=variable) as refusal:
         load_settings({variable: value})
     assert "\n" not in str(refusal.value)
+
+
+def test_a_round_trip_costs_fee_and_slippage_twice() -> None:
+    assert load_settings({}).round_trip_cost == pytest.approx(0.015)
+    assert load_settings({"BREAKOUT_FEE": "0.001", "BREAKOUT_SLIPPAGE": "0"}).round_trip_cost == pytest.approx(0.002)
 
 
 def test_combinations_that_cannot_work_are_refused() -> None:

@@ -14,7 +14,8 @@ from breakout_assets_tests.samples import at, coin, put
 
 def health(hour: str = "2024-03-01 05:00", state: str = "ACTIVE") -> pd.DataFrame:
     row = {"timestamp": at(hour), "state": state, "reasons": "", "rows": 3, "expected_rows": 3.0}
-    return pd.DataFrame([{**row, "quarantined_share": 0.0, "stale_share": 0.0}])
+    counts = {"shared_symbols": 0, "look_back_hours": 720}
+    return pd.DataFrame([{**row, "quarantined_share": 0.0, "stale_share": 0.0, **counts}])
 
 
 def test_paths_are_the_public_contract(store: Store) -> None:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from breakout_assets.dataset.features import with_indicators
-from breakout_assets.dataset.labels import label_rows
+from breakout_assets.dataset.labels import SEGMENT_COLUMNS, label_rows
 from breakout_assets.market.health import Health, HealthState
 from breakout_assets.market.history import compact_day, day_bounds
 from breakout_assets.market.tokens import load_registry
@@ -24,6 +24,7 @@ from breakout_assets.validation import (
     check_model,
     check_newest_hour,
     check_orders,
+    check_out_of_sample,
     check_predictions,
     check_snapshot,
 )
@@ -33,18 +34,30 @@ HOUR = at("2024-03-01 05:00")
 Change = Callable[[pd.DataFrame], pd.DataFrame]
 
 
-@pytest.fixture
-def day(store: Store) -> tuple[pd.DataFrame, list[datetime]]:
+@pytest.fixture(scope="module")
+def market_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Six days of a coin that hardly moves and one that rises."""
+    store = Store.at(str(tmp_path_factory.mktemp("market")))
     for n in range(24 * 6):
-        put(store, at("2024-03-01 00:00") + timedelta(hours=n), [coin(1), coin(2, price=20.0 * 1.01**n)])
-    found = compact_day(store, load_registry(store), HOUR.date())
+        put(
+            store,
+            at("2024-03-01 00:00") + timedelta(hours=n),
+            [coin(1, price=10 + n / 2000), coin(2, price=20 * 1.01**n)],
+        )
+    return store
+
+
+@pytest.fixture
+def day(market_store: Store) -> tuple[pd.DataFrame, list[datetime]]:
+    found = compact_day(market_store, load_registry(market_store), HOUR.date())
     return found.rows, found.hours
 
 
 @pytest.fixture
-def labelled(store: Store, day: object) -> pd.DataFrame:
-    rows = pd.concat(compact_day(store, load_registry(store), HOUR.date() + timedelta(days=n)).rows for n in (0, 5))
-    return label_rows(rows, *day_bounds(HOUR.date()))
+def labelled(market_store: Store) -> pd.DataFrame:
+    registry = load_registry(market_store)
+    rows = pd.concat(compact_day(market_store, registry, HOUR.date() + timedelta(days=n)).rows for n in (0, 5))
+    return label_rows(rows, rows[list(SEGMENT_COLUMNS)], *day_bounds(HOUR.date()))
 
 
 def at_row(column: str, value: str | float | datetime | None, row: int = 0) -> Change:
@@ -82,7 +95,7 @@ def test_the_newest_hour_is_due_a_quarter_past() -> None:
 
 
 def test_health_needs_a_known_state_and_a_reason() -> None:
-    good = Health(HealthState.ACTIVE, (), 3, 3.0, 0.0, 0.0).frame(HOUR)
+    good = Health(HealthState.ACTIVE, (), 3, 3.0, 0.0, 0.0, 0, 720).frame(HOUR)
     assert check_health(good) == {}
     assert set(check_health(good.assign(state="FINE"))) == {"state"} == set(CHECKS["market_health"])
     assert set(check_health(good.assign(state="HALTED"))) == {"state"}
@@ -170,9 +183,35 @@ def predictions() -> pd.DataFrame:
         {"token": "B-2", "probability": 0.2, "threshold": 0.6, "decision": "pass", "model_hash": "h"},
         {"token": "C-3", "decision": "none", "reason": "NO_MODEL"},
     ]
-    columns = ["id", "name", "symbol", "price", "volume", "model_scope"]
+    columns = ["id", "name", "symbol", "price", "volume", "model_scope", "score", "recipe_id", "fallback"]
     frame = pd.DataFrame(rows).assign(timestamp=HOUR, **dict.fromkeys(columns))
     return conform(frame, "predictions")
+
+
+def out_of_sample() -> pd.DataFrame:
+    rows = pd.DataFrame({"token": ["A-1", "B-2", "A-1"], "twin": [0, 0, 1], "raw": 0.4, "probability": 0.3})
+    rows = rows.assign(
+        timestamp=HOUR, label_end=HOUR + timedelta(hours=120), y=0, fold=0, recipe_id="r", scope="pooled"
+    )
+    return conform(
+        rows.assign(**dict.fromkeys(["change", "price", "volume", "momentum", "threshold", "logistic"], 1.0)),
+        "out_of_sample",
+    )
+
+
+@pytest.mark.parametrize(
+    ("check", "change"),
+    [
+        ("unique_keys", lambda frame: frame.assign(token="A-1")),
+        ("probabilities", at_row("raw", 1.1)),
+        ("probabilities", at_row("probability", float("nan"))),
+        ("label_horizon_closed", at_row("label_end", HOUR + timedelta(hours=119))),
+    ],
+)
+def test_each_check_of_an_out_of_sample_table_can_fail(check: str, change: Change) -> None:
+    assert check_out_of_sample(out_of_sample()) == {}
+    assert set(check_out_of_sample(change(out_of_sample()))) == {check}
+    assert check in CHECKS["out_of_sample"]
 
 
 @pytest.mark.parametrize(

@@ -1,84 +1,62 @@
-"""The listing of CoinMarketCap: one request becomes one hour's raw snapshot, or an error that says what to do.
+"""CoinMarketCap as a source: an hour's listing, quotes of named coins, quotes of a past hour, or why there are none.
 
-`parse_listing` turns an answer into a frame and knows nothing of HTTP; `CoinMarketCap` asks for the answer. The key
-travels in one header and nowhere else: no message, metadata or representation made here contains it.
+`market.listing` reads the answers, `market.cmc_requests` asks for them, `market.cmc_errors` knows what an error means.
+The key travels in one header and nowhere else: no message, log line, metadata or representation contains it.
 """
 
-import json
-import math
+import logging
+import operator
+import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from functools import partial
+from datetime import datetime, timedelta
+from functools import lru_cache, partial
 from typing import ClassVar, Final, Literal
 from urllib.parse import urlsplit
 
 import pandas as pd
-import requests
-from urllib3.exceptions import HTTPError as TransportError
 
 from breakout_assets.errors import DataError, SettingsError, TemporaryError
-from breakout_assets.market.schema import HOUR, INTEGER_COLUMNS, RAW_COLUMNS, TEXT_COLUMNS, is_whole_hour, raw_frame
+from breakout_assets.market.cmc_credits import affordable, listing_cost, quotes_cost, read_usage
+from breakout_assets.market.cmc_errors import RequestError, excerpt, status_of
+from breakout_assets.market.cmc_requests import Caller
+from breakout_assets.market.listing import (
+    CURRENCY,
+    HISTORY_WINDOW,
+    LARGEST_EXACT,
+    coins_by_id,
+    new_fields,
+    parse_listing,
+    parse_past,
+    parse_quotes,
+    refuse_odd_hour,
+    utc_time,
+    whole,
+)
+from breakout_assets.market.schema import HOUR, RAW_COLUMNS, raw_frame
 
-CURRENCY: Final = "USD"
-KEY_HEADER: Final = "X-CMC_PRO_API_KEY"
-# 5,000 coins, the most one call returns, are about 6 MB of text. The cap is on the unpacked size, so a small
-# compressed answer cannot fill the memory either.
-MAX_BODY_BYTES: Final = 50_000_000
-EXCERPT_CHARACTERS: Final = 200
-CHUNK_BYTES: Final = 65_536
-# Whole numbers pass through doubles on their way into a snapshot; above this bound they would change silently.
-LARGEST_EXACT: Final = 2**53
-LONGEST_SHOWN: Final = 60
 # These characters look the same in JSON, HTML, a URL and a repr, so a key made of them is found in any text that
 # echoes it; CoinMarketCap's keys are hexadecimal digits and hyphens.
 KEY_PATTERN: Final = re.compile(r"[A-Za-z0-9._~-]+")
+LARGEST_PAGE: Final = 5000  # coins that one call of the listing returns at most
+IDS_PER_CALL: Final = 100  # one credit's worth of quotes, and an address of a length that every proxy passes
+# The listing is made anew each minute: just after the full hour the newest one may still be of the minute before.
+SERVER_GRACE: Final = timedelta(minutes=2)
+# A listing shorter than this share of what was asked is cut off. Some coins may lack: where pages are asked for one by
+# one, a coin that moves up between two calls is skipped.
+LEAST_PERCENT: Final = 90
+NOT_FROM_HERE: Final = (
+    "This hour cannot be had from this plan: its hourly history reaches back a limited time, a month on the smaller "
+    "plans. Import the hour from a file, or make it from an exchange's candles."
+)
+# Answers to a question about the past that mean that the plan does not cover it.
+BEYOND_PLAN: Final = dict.fromkeys((400, 403, 404, 1005, 1006), NOT_FROM_HERE)
 
-SUPPLIES: Final = ("circulating_supply", "total_supply", "max_supply")
-COIN_FIELDS: Final = ("id", "name", "symbol", *SUPPLIES, "date_added", "num_market_pairs", "cmc_rank")
-# A coin and its quote both have `last_updated`; the quote's is the age of the price.
-QUOTE_FIELDS: Final = tuple(name for name in RAW_COLUMNS if name not in (*COIN_FIELDS, "timestamp"))
-
-AGAIN: Final = "Run this hour again before it is over."
-# What a person can do, by CoinMarketCap's error code or by HTTP status; the two ranges do not overlap.
-ACTIONS: Final[dict[int, str]] = {
-    400: "Correct the parameter it names; BREAKOUT_CMC_LIMIT must be 1 to 5000.",
-    401: "Set BREAKOUT_CMC_API_KEY to a valid key.",
-    402: "Check plan and payment on CoinMarketCap's account page.",
-    403: "Check that the key's plan covers this endpoint and that no firewall or proxy answers in its place.",
-    404: "Check BREAKOUT_CMC_URL and BREAKOUT_CMC_VERSION.",
-    408: AGAIN,
-    429: "Too many requests: wait a minute, then run this hour again before it is over.",
-    1001: "Set BREAKOUT_CMC_API_KEY to a valid key.",
-    1002: "Set BREAKOUT_CMC_API_KEY to your key; if it is set, a proxy on the way removes the header.",
-    1003: "Activate or pay the plan of this key on CoinMarketCap's account page.",
-    1004: "Renew the subscription of this key on CoinMarketCap's account page.",
-    1005: "Set BREAKOUT_CMC_API_KEY; this endpoint does not answer without a key.",
-    1006: "Choose a plan that covers this endpoint, or another BREAKOUT_CMC_VERSION.",
-    1007: "Ask CoinMarketCap's support, or set BREAKOUT_CMC_API_KEY to another key.",
-    1008: "Calls of this minute are used up: wait a minute, then run this hour again before it is over.",
-    1009: "Credits of this day are used up; a free plan resets at midnight UTC. Fewer coins cost less: lower "
-    "BREAKOUT_CMC_LIMIT.",
-    1010: "Credits of this month are used up; a free plan resets on the first, a paid one on its billing day. "
-    "Choose a larger plan, or ask for fewer coins: lower BREAKOUT_CMC_LIMIT.",
-    1011: "Too many requests from this address: stop other programs that share it, or wait, then run this hour again.",
-}
-PASSING: Final = frozenset({408, 429, 1008, 1009, 1011})
-SERVER_FAULT: Final = "The fault is on CoinMarketCap's side: run this hour again before it is over."
-UNKNOWN: Final = "Look the answer up in CoinMarketCap's documentation; nothing was stored."
-KINDS: Final[dict[type, str]] = {
-    type(None): "null",
-    bool: "true or false",
-    int: "a number",
-    float: "a number",
-    str: "text",
-    list: "a list",
-    dict: "an object",
-}
-
-_Failure = DataError | TemporaryError
-_Quote = Callable[[str], str]
+Told = dict[str, str | int | float]
+_Body = Mapping[str, object]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,24 +65,36 @@ class Snapshot:
 
     Attributes:
         frame: Raw frame (`schema.RAW_COLUMNS`), one row a coin, in the order of the source.
-        metadata: Where it came from: `source`, `endpoint`, `coins`, and as far as the server told them `credits` (of
-            this call), `server_timestamp` (ISO text) and `notice` (the server's warning).
+        metadata: Where it came from: `source`, `endpoint`, `access` (`key` or `keyless`), `coins`; of a listing
+            `asked`, `pages` and `repeated` (coins that a later page showed again), of named coins `followed` or
+            `asked`, and `lost` (coins without a quote); with a budget `credits_budget`, `credits_used_this_month`
+            (before this call) and of a listing `credits_projected_month`; as far as the server told them `credits`
+            (of all calls for this snapshot), `server_timestamp` (ISO text, of the last call) and `notice` (the
+            server's warning).
     """
 
     frame: pd.DataFrame
-    metadata: dict[str, str | int | float]
+    metadata: Told
 
 
 @dataclass(frozen=True)
 class CoinMarketCap:
-    """CoinMarketCap's latest listing.
+    """CoinMarketCap's interface for prices of now and of past hours.
 
     Attributes:
-        key: Returns the API key; called once in each fetch and never before.
+        key: Returns the API key; called once in each fetch and never before, and never with `keyless`.
         base_url: Address of the API without the path. It is shown in errors and metadata.
-        api_version: Version of the listing endpoint.
+        api_version: Version of the endpoints; `v1` stands for the older ones.
         limit: Number of coins to ask for, largest market cap first; one credit per 200.
         timeout: Longest wait in seconds for the connection, and again for each part of the answer.
+        keyless: Ask the public interface, which needs no key. Never chosen because a key fails.
+        page_size: Coins of one call of the listing; 0 for one call. Ranks move between calls, so one call is exact.
+        budget: Longest time of a fetch with all its attempts and waits; it never goes past the end of the hour.
+        deadline: Longest wait in seconds for one whole answer.
+        monthly_budget: Credits that a month may cost; 0 for no limit but the plan's, which is then not asked for.
+        sleep: Waits between two attempts.
+        monotonic: Seconds of a clock that is never set.
+        jitter: A random number from 0 to 1, which spreads the waits of several programs.
     """
 
     name: ClassVar[str] = "coinmarketcap"
@@ -115,6 +105,14 @@ class CoinMarketCap:
     api_version: Literal["v1", "v3"] = "v3"
     limit: int = 1250
     timeout: float = 30.0
+    keyless: bool = False
+    page_size: int = 0
+    budget: timedelta = timedelta(minutes=5)
+    deadline: float = 90.0
+    monthly_budget: int = 0
+    sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
+    monotonic: Callable[[], float] = field(default=time.monotonic, repr=False)
+    jitter: Callable[[], float] = field(default=random.random, repr=False)
 
     def __post_init__(self) -> None:
         try:
@@ -125,11 +123,15 @@ class CoinMarketCap:
             raise SettingsError(
                 "BREAKOUT_CMC_URL must be a plain http:// or https:// address, without user name, password or query."
             )
+        if not 0 <= self.page_size <= LARGEST_PAGE:
+            raise SettingsError(f"BREAKOUT_CMC_PAGE_SIZE must be 0 (one call) to {LARGEST_PAGE}.")
+        if self.monthly_budget < 0:
+            raise SettingsError("BREAKOUT_CMC_MONTHLY_BUDGET must be a number of credits, or 0 for none.")
 
     @property
     def endpoint(self) -> str:
         """Address of the listing, without parameters."""
-        return f"{self.base_url.rstrip('/')}/{self.api_version}/cryptocurrency/listings/latest"
+        return self._base + self._listing_path
 
     def fetch(self, hour: datetime, now: datetime) -> Snapshot:
         """The market of now as the snapshot of this hour.
@@ -139,20 +141,87 @@ class CoinMarketCap:
             now: Time of the call, naive UTC; must lie in the hour, because the endpoint knows no other time.
 
         Raises:
-            DataError: The hour is not the current one, or the request or its answer is wrong for good.
+            DataError: The hour is not the current one, the credits do not suffice, or the request or its answer is
+                wrong for good.
             SettingsError: The key is missing or cannot be one.
-            TemporaryError: Rate limit, busy server, time-out, lost connection, or an answer that is not JSON.
+            TemporaryError: Rate limit, busy server, time-out, lost connection, or a listing that is cut off, at the
+                last attempt that the hour or `budget` left time for.
         """
         _refuse_other_hours(hour, now)
-        key = self._asked_key()
-        failure: _Failure
-        try:
-            http_status, content = self._download(key)
-            return self._snapshot(http_status, content, hour, partial(_excerpt, key=key))
-        except (DataError, TemporaryError) as error:
-            failure = type(error)(_without(f"GET {self.endpoint} for hour {hour:%Y-%m-%d %H:%M} UTC: {error}", key))
-        # Raised outside the handler: inside, the first error would stay attached, and with it the request's headers.
-        raise failure
+        caller = self._caller(hour, now, hour + HOUR - now)
+        return _finished(caller, self._listing_path, partial(self._listing, caller, hour))
+
+    def fetch_followed(self, ids: Sequence[int], hour: datetime, now: datetime) -> Snapshot:
+        """The quotes of now of these coins, for those that have dropped out of the listing.
+
+        Coins that the answer lacks or that have no price are absent, and none may be left.
+
+        Args:
+            ids: CoinMarketCap's ids; without any nothing is asked.
+            hour: Whole hour, naive UTC.
+            now: Time of the call, naive UTC; must lie in the hour.
+
+        Raises:
+            DataError, SettingsError, TemporaryError: As `fetch`.
+        """
+        _refuse_other_hours(hour, now)
+        wanted = _distinct(ids)
+        if not wanted:
+            return Snapshot(
+                _joined([])[0], self._origin(self._quotes_path("latest")) | {"coins": 0, "followed": 0, "lost": 0}
+            )
+        caller = self._caller(hour, now, hour + HOUR - now)
+        path = self._quotes_path("latest")
+        return _finished(caller, path, partial(self._followed, caller, wanted, hour))
+
+    def fetch_past(self, hour: datetime, ids: Sequence[int], now: datetime) -> Snapshot:
+        """The quotes of these coins at the beginning of an hour that is over.
+
+        Coins without a quote in its first ten minutes are absent; ranks, pairs and tags are not known and null.
+
+        Args:
+            hour: Whole hour, naive UTC.
+            ids: CoinMarketCap's ids, at least one.
+            now: Time of the call, naive UTC; the hour must be over.
+
+        Raises:
+            DataError: The hour is not over, the plan does not cover it, no coin has a quote, or as `fetch`.
+            SettingsError: The key is missing or cannot be one.
+            TemporaryError: As `fetch`.
+        """
+        _refuse_running_hours(hour, now)
+        wanted = _distinct(ids)
+        if not wanted:
+            raise DataError(f"no coins were named for hour {hour:%Y-%m-%d %H:%M} UTC; name them by their ids.")
+        caller = self._caller(hour, now, self.budget)
+        path = self._quotes_path("historical")
+        return _finished(caller, path, partial(self._past, caller, wanted, hour), BEYOND_PLAN)
+
+    @property
+    def _base(self) -> str:
+        return self.base_url.rstrip("/") + ("/public-api" if self.keyless else "")
+
+    @property
+    def _listing_path(self) -> str:
+        return f"/{self.api_version}/cryptocurrency/listings/latest"
+
+    def _quotes_path(self, which: Literal["latest", "historical"]) -> str:
+        # The older listing is version 1, the older quotes are version 2.
+        return f"/{'v3' if self.api_version == 'v3' else 'v2'}/cryptocurrency/quotes/{which}"
+
+    def _caller(self, hour: datetime, now: datetime, left: timedelta) -> Caller:
+        return Caller(
+            base=self._base,
+            key=None if self.keyless else self._asked_key(),
+            label=f"for hour {hour:%Y-%m-%d %H:%M} UTC",
+            now=now,
+            span=min(self.budget, left).total_seconds(),
+            timeout=self.timeout,
+            deadline=self.deadline,
+            sleep=self.sleep,
+            monotonic=self.monotonic,
+            jitter=self.jitter,
+        )
 
     def _asked_key(self) -> str:
         key = self.key().strip()
@@ -164,89 +233,93 @@ class CoinMarketCap:
             )
         return key
 
-    def _download(self, key: str) -> tuple[int, bytes]:
-        """HTTP status and unpacked body of one request."""
-        parameters: dict[str, str | int] = {"limit": self.limit, "sort": "market_cap", "convert": CURRENCY}
-        headers = {KEY_HEADER: key, "Accept": "application/json"}
-        try:
-            with requests.get(
-                self.endpoint,
-                params=parameters,
-                headers=headers,
-                timeout=self.timeout,
-                stream=True,
-                allow_redirects=False,  # this header, unlike Authorization, would be carried along to any other host
-            ) as response:
-                if response.is_redirect:
-                    raise DataError(
-                        f"HTTP {response.status_code}: it redirects to {response.headers.get('Location')!r}, and the "
-                        "key is not sent on. Set BREAKOUT_CMC_URL to the final address."
-                    )
-                return response.status_code, _body(response)
-        except requests.Timeout:
-            raise TemporaryError(f"no answer within {self.timeout:g} s. {AGAIN}") from None
-        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
-            raise DataError(f"the address cannot be requested ({error}). Correct BREAKOUT_CMC_URL.") from None
-        except (requests.RequestException, TransportError) as error:  # requests lets some of urllib3's errors through
-            raise TemporaryError(
-                f"the connection failed or broke off ({type(error).__name__}: {error}). Check BREAKOUT_CMC_URL and the "
-                f"network. {AGAIN}"
-            ) from None
+    def _listing(self, caller: Caller, hour: datetime) -> Snapshot:
+        size = self.page_size or self.limit
+        pages = [(start, min(size, self.limit - start + 1)) for start in range(1, self.limit + 1, size)]
+        credit = self._credits(caller, sum(listing_cost(coins) for _, coins in pages), hour, hourly=True)
+        asked = self.limit
+        bodies: list[_Body] = []
+        frames: list[pd.DataFrame] = []
+        for start, coins in pages:
+            if start > asked:
+                break
+            parameters: dict[str, str | int] = {"limit": coins, "sort": "market_cap", "convert": CURRENCY}
+            body = caller.get(self._listing_path, parameters | ({"start": start} if self.page_size else {}))
+            _refuse_other_times(body, hour)
+            if frames and body.get("data") == []:
+                break
+            bodies.append(body)
+            frames.append(_read(partial(parse_listing, body, hour)))
+            _report_new_fields(body.get("data"), caller)
+            asked = min(asked, whole(status_of(body).get("total_count")) or asked)
+        frame, repeated = _joined(frames)
+        _refuse_short_listing(frame["id"].nunique(), asked)
+        counts: Told = {"coins": len(frame), "asked": asked, "pages": len(frames), "repeated": repeated}
+        return Snapshot(frame, self._origin(self._listing_path) | counts | credit | _told(bodies, caller))
 
-    def _snapshot(self, http_status: int, content: bytes, hour: datetime, quote: _Quote) -> Snapshot:
-        body = _decoded(http_status, content, quote)
-        _refuse_failure(http_status, body, quote)
-        try:
-            frame = parse_listing(body, hour)
-        except DataError as error:
-            raise DataError(f"HTTP {http_status}, error code {_error_code(body)}: {error}") from None
-        told = _told(body, quote)
-        return Snapshot(frame, {"source": self.name, "endpoint": self.endpoint, "coins": len(frame), **told})
+    def _followed(self, caller: Caller, ids: Sequence[int], hour: datetime) -> Snapshot:
+        path = self._quotes_path("latest")
+        credit = self._credits(caller, quotes_cost(len(ids)), hour, hourly=False)
+        bodies, frames = [], []
+        for chunk in _chunks(ids):
+            body = caller.get(path, _named(chunk))
+            _refuse_other_times(body, hour)
+            bodies.append(body)
+            frames.append(_read(partial(parse_quotes, body, hour, chunk)))
+            _report_new_fields(coins_by_id(body), caller)
+        frame, _ = _joined(frames)
+        counts: Told = {"coins": len(frame), "followed": len(ids), "lost": len(ids) - frame["id"].nunique()}
+        return Snapshot(frame, self._origin(path) | counts | credit | _told(bodies, caller))
 
+    def _past(self, caller: Caller, ids: Sequence[int], hour: datetime) -> Snapshot:
+        path = self._quotes_path("historical")
+        credit = self._credits(caller, quotes_cost(len(ids)), hour, hourly=False)
+        # A second early, so that a quote of the full hour is there whether or not the interval includes its beginning.
+        span = {"time_start": _iso(hour - timedelta(seconds=1)), "time_end": _iso(hour + HISTORY_WINDOW)}
+        bodies, frames = [], []
+        for chunk in _chunks(ids):
+            body = caller.get(path, _named(chunk) | {"interval": "hourly"} | span)
+            bodies.append(body)
+            frames.append(_read(partial(parse_past, body, hour, chunk)))
+        frame, _ = _joined(frames)
+        if frame.empty:
+            raise DataError(f"none of the {len(ids)} coins has a quote of this hour. {NOT_FROM_HERE}")
+        counts: Told = {"coins": len(frame), "asked": len(ids), "lost": len(ids) - frame["id"].nunique()}
+        return Snapshot(frame, self._origin(path) | counts | credit | _told(bodies, caller))
 
-def parse_listing(body: Mapping[str, object], hour: datetime) -> pd.DataFrame:
-    """The coins of a decoded listing, in the shape of version 1 (quotes by currency) or 3 (a list of quotes).
+    def _credits(self, caller: Caller, cost: int, hour: datetime, hourly: bool) -> Told:
+        """What the credits allow, where a budget is set: the question itself costs none."""
+        if self.keyless or not self.monthly_budget:
+            return {}
+        usage = read_usage(caller.get("/v1/key/info", {}))
+        if usage.used is None:
+            _log.warning("CoinMarketCap does not tell how many credits are used; the monthly budget is not checked")
+        return affordable(usage, cost, self.monthly_budget, hour, hourly)
 
-    Rows keep the listing's order, and a coin that is listed twice keeps both. A field that is absent or null for some
-    coins is null; unknown fields are ignored.
-
-    Args:
-        body: The decoded answer; only `data` is read.
-        hour: Whole hour, naive UTC; becomes `timestamp`.
-
-    Returns:
-        Raw frame (`schema.RAW_COLUMNS`), at least one row.
-
-    Raises:
-        DataError: No coins, a field that every coin lacks, or a coin with a value that cannot be believed.
-    """
-    _refuse_odd_hour(hour)
-    coins = body.get("data")
-    if not isinstance(coins, list) or not coins:
-        raise DataError(
-            f"`data` holds no list of coins (it is {'empty' if coins == [] else _kind_of(coins)}); nothing was stored."
-        )
-    fields = _for_each(coins, _fields)
-    missing = [name for name in (*COIN_FIELDS, *QUOTE_FIELDS) if not any(name in one for one in fields)]
-    if missing:
-        raise DataError(
-            f"none of the {len(coins)} coins has the fields {', '.join(missing)}; nothing was stored. "
-            "Try the other BREAKOUT_CMC_VERSION; if it lacks them too, the format has changed."
-        )
-    rows = pd.DataFrame(_for_each(coins, _values), dtype="object")
-    rows["timestamp"] = pd.Timestamp(hour)
-    return raw_frame(rows)
+    def _origin(self, path: str) -> Told:
+        return {
+            "source": self.name,
+            "endpoint": self._base + path,
+            "access": "keyless" if self.keyless else "key",
+        }
 
 
-def _refuse_odd_hour(hour: datetime) -> None:
-    if not is_whole_hour(hour) or hour.tzinfo is not None:
-        raise DataError(f"{hour} is not a whole hour in naive UTC; name the hour by its beginning.")
+def _finished(
+    caller: Caller, path: str, work: Callable[[], Snapshot], hints: Mapping[int, str] | None = None
+) -> Snapshot:
+    failure: DataError | TemporaryError
+    try:
+        return work()
+    except RequestError as error:
+        failure = error.error(caller.now, (hints or {}).get(error.number, ""))
+    except (DataError, TemporaryError) as error:
+        failure = type(error)(caller.hide(f"GET {caller.base}{path} {caller.label}: {error}"))
+    # Raised outside the handler: inside, the first error would stay attached, and with it the request's headers.
+    raise failure
 
 
 def _refuse_other_hours(hour: datetime, now: datetime) -> None:
-    _refuse_odd_hour(hour)
-    if now.tzinfo is not None:
-        raise DataError(f"the time of the call, {now}, must be naive UTC.")
+    _refuse_odd_times(hour, now)
     if now < hour:
         raise DataError(f"hour {hour:%Y-%m-%d %H:%M} UTC has not begun (it is {now:%Y-%m-%d %H:%M}); fetch it then.")
     if now >= hour + HOUR:
@@ -256,193 +329,104 @@ def _refuse_other_hours(hour: datetime, now: datetime) -> None:
         )
 
 
-def _without(text: str, key: str) -> str:
-    return re.sub(re.escape(key), "[key]", text, flags=re.IGNORECASE)
+def _refuse_running_hours(hour: datetime, now: datetime) -> None:
+    _refuse_odd_times(hour, now)
+    if now < hour + HOUR:
+        raise DataError(
+            f"hour {hour:%Y-%m-%d %H:%M} UTC is not over (it is {now:%Y-%m-%d %H:%M}); only past hours have a history."
+        )
 
 
-def _excerpt(text: str, key: str) -> str:
-    """The beginning of a server's text as one printable line; the key is taken out first, as a cut could halve it."""
-    start = _without(text, key)[:EXCERPT_CHARACTERS]
-    return "".join(character if character.isprintable() else " " for character in start)
+def _refuse_odd_times(hour: datetime, now: datetime) -> None:
+    refuse_odd_hour(hour)
+    if now.tzinfo is not None:
+        raise DataError(f"the time of the call, {now}, must be naive UTC.")
 
 
-def _body(response: requests.Response) -> bytes:
-    content = bytearray()
-    for chunk in response.iter_content(CHUNK_BYTES):
-        content += chunk
-        if len(content) > MAX_BODY_BYTES:
-            raise DataError(
-                f"HTTP {response.status_code}: the answer is longer than {MAX_BODY_BYTES // 10**6} MB, too long for a "
-                "listing. Check BREAKOUT_CMC_URL."
-            )
-    return bytes(content)
+def _refuse_other_times(body: _Body, hour: datetime) -> None:
+    """Refuse an answer that the server made in another hour; one that does not say when is believed."""
+    made = utc_time(status_of(body).get("timestamp"))
+    if made is not None and not hour - SERVER_GRACE <= made < hour + HOUR:
+        raise DataError(
+            f"HTTP 200, but the answer was made at {made:%Y-%m-%d %H:%M:%S} UTC, which is not in this hour; nothing "
+            "was stored. Set the clock of this machine right, and let no cache on the way keep answers."
+        )
 
 
-def _decoded(http_status: int, content: bytes, quote: _Quote) -> Mapping[str, object]:
-    kind, action = _verdict(http_status, 0)
+def _refuse_short_listing(coins: int, asked: int) -> None:
+    # It may pass: an hour cannot be had later, and a listing that is cut off on the server's side is whole again
+    # within minutes. It is not repeated at once, because the answer was a success and has cost its credits.
+    if 100 * coins < LEAST_PERCENT * asked:
+        raise TemporaryError(
+            f"HTTP 200, but the listing has {coins} coins of {asked} that were asked for, fewer than "
+            f"{LEAST_PERCENT} %; nothing was stored. Run this hour again before it is over; if it stays so, lower "
+            "BREAKOUT_CMC_LIMIT to what this access gives."
+        )
+
+
+def _read(parse: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     try:
-        body = json.loads(content)
-        if isinstance(body, dict) and isinstance(body.get("status"), dict | None):
-            return body
-        fault = "is neither a listing nor an error report"
-    except (ValueError, RecursionError):
-        fault = "is not JSON or is cut off"
-        if http_status < requests.codes.multiple_choices:  # half an answer, or a proxy's page in its place
-            kind, action = TemporaryError, AGAIN
-    start = quote(content.decode("utf-8", errors="replace"))
-    raise kind(f'HTTP {http_status}, and the body {fault}: "{start}". {action}')
+        return parse()
+    except DataError as error:
+        raise DataError(f"HTTP 200, error code 0: {error}") from None
 
 
-def _status(body: Mapping[str, object]) -> Mapping[str, object]:
-    status = body.get("status")
-    return status if isinstance(status, dict) else {}
+def _joined(frames: Iterable[pd.DataFrame]) -> tuple[pd.DataFrame, int]:
+    """The rows of all frames but those of coins that an earlier frame has, and the number of these."""
+    seen: set[int] = set()
+    kept, repeated = [raw_frame(pd.DataFrame(columns=list(RAW_COLUMNS)))], 0
+    for frame in frames:
+        again = frame["id"].isin(seen)
+        kept.append(frame[~again])
+        repeated += int(again.sum())
+        seen |= set(frame["id"])
+    return raw_frame(pd.concat(kept, ignore_index=True)), repeated
 
 
-def _whole(value: object) -> int | None:
-    """A whole number that may be written as text, as the interface without a key does; None if it is not one."""
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):
-        return int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_EXACT:
-        return value
-    return None
-
-
-def _error_code(body: Mapping[str, object]) -> int | None:
-    """0 for success, None for a code that is not a number."""
-    code = _status(body).get("error_code")
-    return 0 if code is None else _whole(code)
-
-
-def _verdict(http_status: int, code: int | None) -> tuple[type[_Failure], str]:
-    """Whether a failure may pass, and what to do. The code decides where it is known, else the HTTP status."""
-    number = code if code is not None and (code in ACTIONS or code // 100 == 5) else http_status
-    if number // 100 == 5:
-        return TemporaryError, SERVER_FAULT
-    return (TemporaryError if number in PASSING else DataError), ACTIONS.get(number, UNKNOWN)
-
-
-def _refuse_failure(http_status: int, body: Mapping[str, object], quote: _Quote) -> None:
-    code = _error_code(body)
-    if http_status == requests.codes.ok and code == 0:
-        return
-    kind, action = _verdict(http_status, code)
-    status = _status(body)
-    shown = code if code is not None else quote(_shown(status.get("error_code")))
-    said = status.get("error_message")
-    message = quote(said) if isinstance(said, str) and said.strip() else "no message"
-    raise kind(f'HTTP {http_status}, error code {shown}, "{message}". {action}')
-
-
-def _told(body: Mapping[str, object], quote: _Quote) -> dict[str, str | int | float]:
-    """What the status block says beside success; nothing is invented for what it leaves out."""
-    status = _status(body)
-    told: dict[str, str | int | float] = {}
-    credits_used = _whole(status.get("credit_count"))
-    if credits_used is not None:
-        told["credits"] = credits_used
-    for name, source in (("server_timestamp", "timestamp"), ("notice", "notice")):
-        value = status.get(source)
-        if isinstance(value, str) and value.strip():
-            told[name] = quote(value)
+def _told(bodies: Iterable[_Body], caller: Caller) -> Told:
+    """What the status blocks say beside success; nothing is invented for what they leave out."""
+    told: Told = {}
+    for status in map(status_of, bodies):
+        credits_used = whole(status.get("credit_count"))
+        if credits_used is not None:
+            told["credits"] = int(told.get("credits", 0)) + credits_used
+        for name, source in (("server_timestamp", "timestamp"), ("notice", "notice")):
+            value = status.get(source)
+            if isinstance(value, str) and value.strip():
+                told[name] = excerpt(value, caller.hide)
     return told
 
 
-def _for_each(coins: Sequence[object], read: Callable[[object], dict[str, object]]) -> list[dict[str, object]]:
-    rows = []
-    for position, coin in enumerate(coins, start=1):
+def _report_new_fields(coins: object, caller: Caller) -> None:
+    for name in new_fields(coins):
+        _report_new_field(excerpt(name, caller.hide))
+
+
+@lru_cache(maxsize=1000)  # what makes it once a process; the size keeps a server of many names from filling the memory
+def _report_new_field(name: str) -> None:
+    _log.warning("CoinMarketCap's answers have a field that is new here, %s; it is ignored", name)
+
+
+def _distinct(ids: Sequence[int]) -> list[int]:
+    """The ids without repetition, in their order."""
+    for one in ids:
         try:
-            rows.append(read(coin))
-        except DataError as error:
-            known = coin if isinstance(coin, dict) else {}
-            label = f"coin {position} (id {_shown(known.get('id'))}, symbol {_shown(known.get('symbol'))})"
-            raise DataError(f"{label}: {error}; nothing was stored.") from None
-    return rows
+            sound = not isinstance(one, bool) and 1 <= operator.index(one) < LARGEST_EXACT
+        except TypeError:
+            sound = False
+        if not sound:
+            raise DataError(f"{one!r} is no id of a coin; CoinMarketCap's ids are whole numbers from 1.")
+    return list(dict.fromkeys(operator.index(one) for one in ids))
 
 
-def _fields(coin: object) -> dict[str, object]:
-    """The fields a snapshot needs, as far as the coin and its quote have them."""
-    if not isinstance(coin, dict):
-        raise DataError(f"it is {_kind_of(coin)} instead of an object")
-    quote = _dollar_quote(coin.get("quote"))
-    return {name: coin[name] for name in COIN_FIELDS if name in coin} | {
-        name: quote[name] for name in QUOTE_FIELDS if name in quote
-    }
+def _chunks(ids: Sequence[int]) -> list[Sequence[int]]:
+    return [ids[start : start + IDS_PER_CALL] for start in range(0, len(ids), IDS_PER_CALL)]
 
 
-def _dollar_quote(quotes: object) -> Mapping[str, object]:
-    """The quote in dollars, empty if there is none: a coin without a price is not worth losing the hour."""
-    if quotes is None:
-        return {}
-    if isinstance(quotes, dict):
-        found = [quotes[CURRENCY]] if quotes.get(CURRENCY) is not None else []
-    elif isinstance(quotes, list):
-        # By symbol, never by position: the order of the list is not promised.
-        found = [entry for entry in quotes if not isinstance(entry, dict) or entry.get("symbol") == CURRENCY]
-    else:
-        found = [quotes]
-    wrong = [entry for entry in found if not isinstance(entry, dict)]
-    if wrong:
-        raise DataError(f"field quote holds {_kind_of(wrong[0])} instead of an object")
-    if len(found) > 1:
-        raise DataError(f"field quote has {len(found)} entries for {CURRENCY}, and which one holds is unknown")
-    return found[0] if found else {}
+def _named(ids: Sequence[int]) -> dict[str, str | int]:
+    # Without the last parameter one id that CoinMarketCap has given up fails the whole call.
+    return {"id": ",".join(map(str, ids)), "convert": CURRENCY, "skip_invalid": "true"}
 
 
-def _values(coin: object) -> dict[str, object]:
-    """The fields of one coin, checked; numbers as floats."""
-    given = _fields(coin)
-    row: dict[str, object] = {}
-    for name in (*COIN_FIELDS, *QUOTE_FIELDS):
-        value = given.get(name)
-        try:
-            row[name] = _text(value) if name in TEXT_COLUMNS else _number(value, whole=name in INTEGER_COLUMNS)
-        except DataError as error:
-            raise DataError(f"field {name} {error}") from None
-    identifier, symbol = row["id"], row["symbol"]
-    if not isinstance(identifier, float) or identifier < 1:
-        raise DataError("field id is missing or not positive, and without it the coin cannot be told from others")
-    if not isinstance(symbol, str) or not symbol.strip():
-        raise DataError("field symbol is missing or blank")
-    return row
-
-
-def _text(value: object) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise DataError(f"is {_kind_of(value)} instead of text")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise DataError("holds half of a character, which no file can store") from None
-    return value
-
-
-def _number(value: object, whole: bool) -> float | None:
-    if value is None:
-        return None
-    # Text that looks like a number is refused too: a listing that begins to quote its prices has changed its format.
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise DataError(f"is {_kind_of(value)} instead of a number")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise DataError("is not a finite number")
-    if whole and (not number.is_integer() or abs(number) >= LARGEST_EXACT):
-        raise DataError("is not a whole number that can be stored exactly")
-    return number
-
-
-def _kind_of(value: object) -> str:
-    return KINDS.get(type(value), type(value).__name__)
-
-
-def _shown(value: object) -> str:
-    """A short value as it is. A long one is named by its kind and not cut: half a key could not be recognised."""
-    if isinstance(value, str) and len(value) <= LONGEST_SHOWN:
-        return repr(value)
-    if isinstance(value, int | float) and abs(value) <= LARGEST_EXACT:
-        return str(value)
-    return _kind_of(value)
+def _iso(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.000Z"

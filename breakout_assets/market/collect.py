@@ -3,22 +3,23 @@
 Written once: a fetch never replaces a file, whoever wrote it.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import groupby
 from statistics import median
 from typing import ClassVar, Final, Literal, Protocol
 
 import pandas as pd
 
+from breakout_assets import objects
 from breakout_assets.clock import Clock, SystemClock
 from breakout_assets.errors import DataError, SettingsError, TemporaryError
 from breakout_assets.market.coinmarketcap import CoinMarketCap
-from breakout_assets.market.files import raw_bytes, read_raw
+from breakout_assets.market.files import raw_bytes, read_raw, read_raw_and_digests
+from breakout_assets.market.schema import HOUR, ORIGIN_LISTING
 from breakout_assets.market.simulated import SimulatedMarket
-from breakout_assets.market.snapshots import market_rows
+from breakout_assets.market.snapshots import judged, market_rows
 from breakout_assets.market.tokens import TokenRegistry, load_registry
 from breakout_assets.store import RawFile, Store
 
@@ -38,14 +39,14 @@ def claim(store: Store, kind: Kind) -> None:
             real one.
     """
     path = store.root / MARKET_FILE
-    if not path.exists():
-        if kind == "simulated" and (store.root / "cmc").exists():
+    if not objects.exists(path):
+        if kind == "simulated" and objects.found_under(store.root / "cmc"):
             raise DataError(
                 f"{store.root} holds snapshots that this platform did not invent; set BREAKOUT_SOURCE=files or "
                 "coinmarketcap, or BREAKOUT_STORE to another folder for a simulated market"
             )
         store.write_new(path, kind.encode())
-    found = path.read_text().strip()
+    found = objects.read(path).decode().strip()
     if found != kind:
         raise DataError(
             f"{store.root} holds a {found} market, into which no {kind} snapshots are mixed; set BREAKOUT_STORE to "
@@ -67,7 +68,7 @@ class SnapshotSource(Protocol):
     def can_fetch(self, hour: datetime, newest: datetime) -> bool:
         """Whether an hour can still be had when `newest` has begun."""
 
-    def answers(self, hours: Sequence[datetime]) -> Iterator[tuple[datetime, Answer]]:
+    def answers(self, store: Store, hours: Sequence[datetime]) -> Iterator[tuple[datetime, Answer]]:
         """The answer for each of these hours, in their order."""
 
 
@@ -87,7 +88,7 @@ class SimulatedSource:
         """Any hour is drawn from the seed."""
         return True
 
-    def answers(self, hours: Sequence[datetime]) -> Iterator[tuple[datetime, Answer]]:
+    def answers(self, store: Store, hours: Sequence[datetime]) -> Iterator[tuple[datetime, Answer]]:
         """Hours are drawn in one go; those that a fault removed are refused one by one."""
         if not hours:
             return
@@ -101,35 +102,89 @@ class SimulatedSource:
                 yield hour, (frame, {"source": "simulated"})
 
 
+# The hourly quotes that the cheapest plans sell reach back a month.
+HISTORY_REACH: Final = timedelta(days=30)
+# A label needs the price of five days later, also of a coin that has dropped out of the listing since.
+FOLLOWED: Final = timedelta(hours=120)
+# A missed hour is bought for the coins that were listed in the newest hour before it, if that was in the last day.
+NEIGHBOURS: Final = timedelta(hours=24)
+
+
 @dataclass(frozen=True)
 class CoinMarketCapSource:
-    """The live listing; knows the current hour only."""
+    """The live listing, which knows the current hour only, and what can be had besides.
+
+    Attributes:
+        client: Asks CoinMarketCap.
+        follow: Whether coins that dropped out of the listing are asked for by id for five more days.
+        history: Whether hours that are over are bought from the historical quotes.
+        clock: Real time, also while a recorded past is replayed: today's prices must never get under another hour.
+    """
 
     kind: ClassVar[Kind] = "real"
     client: CoinMarketCap
+    follow: bool = False
+    history: bool = False
     clock: Clock = field(default_factory=SystemClock)
-    """Real time, also while a recorded past is replayed: today's prices must never get under another hour."""
 
     @property
     def description(self) -> str:
-        """Names the endpoint."""
-        return f"CoinMarketCap {self.client.endpoint}"
+        """Names the endpoint, and says if no key is used."""
+        return f"CoinMarketCap {self.client.endpoint}" + (" (without a key)" if self.client.keyless else "")
 
     def can_fetch(self, hour: datetime, newest: datetime) -> bool:
-        """A live listing has no past."""
-        return hour == newest
+        """A live listing has no past; historical quotes reach back a month."""
+        return hour == newest or (self.history and newest - HISTORY_REACH <= hour < newest)
 
-    def answers(self, hours: Sequence[datetime]) -> Iterator[tuple[datetime, Answer]]:
-        """One request an hour; the client refuses an hour that is over."""
+    def answers(self, store: Store, hours: Sequence[datetime]) -> Iterator[tuple[datetime, Answer]]:
+        """One listing for the current hour, one purchase for each earlier one; all else is refused."""
         for hour in hours:
             try:
-                snapshot = self.client.fetch(hour, self.clock.now(hour))
+                now = self.clock.now(hour)
+                if self.history and now >= hour + HOUR:
+                    yield hour, self._bought(store, hour, now)
+                else:
+                    yield hour, self._listed(store, hour, now)
             except (DataError, TemporaryError) as error:
                 yield hour, error
             except SettingsError as error:  # the key is missing: as permanent as anything
                 yield hour, DataError(str(error))
-            else:
-                yield hour, (snapshot.frame, snapshot.metadata)
+
+    def _listed(self, store: Store, hour: datetime, now: datetime) -> Answer:
+        snapshot = self.client.fetch(hour, now)
+        if not self.follow:
+            return snapshot.frame, snapshot.metadata
+        dropped = _dropped_out(store, hour, snapshot.frame)
+        try:
+            followed = self.client.fetch_followed(dropped, hour, now)
+        except (DataError, TemporaryError) as error:  # the listing is there and must not be lost for it
+            return snapshot.frame, {**snapshot.metadata, "follow_failed": str(error)}
+        told = {f"follow_{name}": followed.metadata[name] for name in ("followed", "lost") if name in followed.metadata}
+        return pd.concat([snapshot.frame, followed.frame], ignore_index=True), {**snapshot.metadata, **told}
+
+    def _bought(self, store: Store, hour: datetime, now: datetime) -> Answer:
+        before = store.raw_between(hour - NEIGHBOURS, hour - HOUR)
+        if not before:
+            raise DataError(
+                f"{hour:%Y-%m-%d %H:00} is over, and no snapshot of the day before it says which coins to buy; import "
+                "the hour from a file, or make it from candles"
+            )
+        rows = read_raw(store, [before[max(before)]])
+        snapshot = self.client.fetch_past(hour, _ids(rows), now)
+        return snapshot.frame, snapshot.metadata
+
+
+def _dropped_out(store: Store, hour: datetime, listed: pd.DataFrame) -> list[int]:
+    """Ids that were listed in the five days before an hour, as far as these days are compacted, and are no more."""
+    days = [hour.date() - timedelta(days=n) for n in range(FOLLOWED.days + 1)]
+    there = sorted(store.days_there("daily_snapshots", days))
+    rows = store.read_table("daily_snapshots", there, ["id", "timestamp", "origin"])
+    rows = rows[(rows["timestamp"] >= hour - FOLLOWED) & (rows["origin"].fillna(ORIGIN_LISTING) == ORIGIN_LISTING)]
+    return sorted({*_ids(rows)} - {*_ids(listed)})
+
+
+def _ids(rows: pd.DataFrame) -> list[int]:
+    return sorted({int(coin_id) for coin_id in rows["id"].dropna()})
 
 
 @dataclass(frozen=True)
@@ -147,7 +202,7 @@ class FilesOnly:
         """Never."""
         return False
 
-    def answers(self, hours: Sequence[datetime]) -> Iterator[tuple[datetime, Answer]]:
+    def answers(self, store: Store, hours: Sequence[datetime]) -> Iterator[tuple[datetime, Answer]]:
         """Every hour is refused with what to do."""
         for hour in hours:
             yield (
@@ -193,7 +248,7 @@ def collect(
         missing = [hour for hour in wanted if hour not in present]
         if missing and source.kind:
             claim(store, source.kind)
-        for hour, answer in source.answers(missing):
+        for hour, answer in source.answers(store, missing):
             if isinstance(answer, Exception):
                 yield hour, answer
                 continue
@@ -218,7 +273,10 @@ def _read_back(
 ) -> Iterator[tuple[datetime, Outcome]]:
     """What the store now holds of each hour; in one read, unless a file is faulty and it must be found out which."""
     try:
-        market = dict(list(market_rows(store, registry, read_raw(store, files)).groupby("timestamp")))
+        rows, digests = read_raw_and_digests(files)
+        # Each hour by itself: what the hours around it say of its rows is for daily_snapshots to judge.
+        hours = market_rows(store, registry, rows).groupby("timestamp")
+        market = {hour: judged(of_hour, of_hour.iloc[:0]) for hour, of_hour in hours}
     except DataError as error:
         if len(files) == 1:
             yield files[0].hour, error
@@ -227,9 +285,10 @@ def _read_back(
             yield from _read_back(store, registry, [file], fetched)
         return
     for file in files:
-        digest = hashlib.sha256(file.path.read_bytes()).hexdigest()
         details = fetched.get(file.hour)
         yield (
             file.hour,
-            CollectedHour(file, digest, details is not None, market[pd.Timestamp(file.hour)], details or {}),
+            CollectedHour(
+                file, digests[file.hour], details is not None, market[pd.Timestamp(file.hour)], details or {}
+            ),
         )

@@ -17,6 +17,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from breakout_assets.market.schema import KINDS
+
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
@@ -37,6 +39,9 @@ _MARKET_GLITCH: Final = 5.0
 _COLLAPSE_HOURS: Final = 24
 _COLLAPSE_PRICE: Final = 0.6  # an hour; 24 of them leave five millionths
 _COLLAPSE_VOLUME: Final = 0.85
+# Changes of a fifth against it are a quarter too high: far beyond rounding, and no jump that a price gate could see.
+_WRONG_BASE: Final = 0.8
+_PEG_WIDTH: Final = 0.002  # a dollar coin in quiet times stays within a fifth of a percent
 
 
 class Component(IntEnum):
@@ -76,6 +81,8 @@ class Panel:
         listed: Whether the coin is in the listing.
         symbol: Column whose symbol the coin shows.
         name: Column whose name the coin shows.
+        kind: Place in `KINDS` of what the coin is said to be.
+        base: Factor on the earlier prices that the percentage changes are computed from.
         copies: Whether the collector got the coin's row of the hour before as well.
         delay: Hours by which the collector was late; one value a row.
         collected: Whether there is a snapshot; one value a row.
@@ -94,6 +101,8 @@ class Panel:
     listed: BoolArray
     symbol: IntArray
     name: IntArray
+    kind: IntArray
+    base: FloatArray
     copies: BoolArray
     delay: IntArray
     collected: BoolArray
@@ -101,7 +110,10 @@ class Panel:
 
 @dataclass(frozen=True)
 class Event:
-    """One occurrence of a fault: its hours, both ends included, and the columns it hits (none: the whole market)."""
+    """One occurrence of a fault: its hours, both ends included, and the columns it hits (none: the whole market).
+
+    The column that a fault adds, if any, comes first.
+    """
 
     fault: str
     stretch: int
@@ -125,8 +137,9 @@ class Fault:
         apply: The panel with an event in it; the panel that is given stays as it is.
         day: Day of the stretch, from 0, in which it begins.
         hours: How long it lasts, at most one stretch.
-        coins: How many coins of the market it hits; 0 where it hits all of them or a coin made for it.
+        coins: How many coins of the market it needs; 0 where it hits all of them or only a coin made for it.
         extra: Number of the column for the coins made for it, if it has one.
+        renewed: Whether the coin made for it is another one in each stretch.
     """
 
     description: str
@@ -136,6 +149,7 @@ class Fault:
     hours: int
     coins: int = 0
     extra: int | None = None
+    renewed: bool = False
 
 
 def _with_cells(panel: Panel, event: Event, **values: float | FloatArray | IntArray) -> Panel:
@@ -223,6 +237,38 @@ def _missing_price(panel: Panel, event: Event) -> Panel:
     return _with_cells(panel, event, price=np.nan)
 
 
+def _rebased_change(panel: Panel, event: Event) -> Panel:
+    return _with_cells(panel, event, base=_WRONG_BASE)
+
+
+def _stablecoin(panel: Panel, event: Event) -> Panel:
+    price = panel.price[event.rows(panel), list(event.columns)]
+    return _with_cells(
+        panel,
+        event,
+        listed=True,
+        kind=KINDS.index("stablecoin"),
+        # The wandering price of its column makes it tremble within the peg, so that it never stands still.
+        price=1 + _PEG_WIDTH * np.sin(np.log(price)),
+    )
+
+
+def _wrapped_coin(panel: Panel, event: Event) -> Panel:
+    wrapped, original = event.columns
+    price = panel.price[event.rows(panel), [original]]
+    return _with_cells(
+        panel,
+        replace(event, columns=(wrapped,)),
+        listed=True,
+        kind=KINDS.index("wrapped"),
+        price=price,
+    )
+
+
+def _zero_volume(panel: Panel, event: Event) -> Panel:
+    return _with_cells(panel, event, volume=0.0)
+
+
 # Percentage changes are computed from the service's faulty prices, as a listing would: they show a price fault again
 # 1 h, 24 h, 7, 30, 60 and 90 days later. A fault that changes a market cap changes every coin's dominance.
 # New faults are added at the end, so that the others keep their coins and hours.
@@ -273,6 +319,7 @@ FAULTS: Final[dict[str, Fault]] = {
         day=1,
         hours=21 * 24,
         extra=FIRST_EXTRA_NUMBER,
+        renewed=True,
     ),
     "late_listing": Fault(
         "a further coin, each 30 days a new one below all others, is listed for the first time and has no earlier "
@@ -282,6 +329,7 @@ FAULTS: Final[dict[str, Fault]] = {
         day=23,
         hours=STRETCH_HOURS,
         extra=2 * FIRST_EXTRA_NUMBER,
+        renewed=True,
     ),
     "redenomination": Fault(
         "the price of one coin is multiplied by 1000 and its supplies divided, after 30 days the other way round; "
@@ -327,6 +375,39 @@ FAULTS: Final[dict[str, Fault]] = {
         hours=2,
         coins=1,
     ),
+    "rebased_change": Fault(
+        "for 12 hours the percentage price changes of one coin are computed from a base that is a fifth lower",
+        gate="CHANGE_DISAGREES",
+        apply=_rebased_change,
+        day=25,
+        hours=12,
+        coins=1,
+    ),
+    "stablecoin": Fault(
+        "at all times a further coin, below all others, keeps within 0.2 % of 1 USD and is said to be a stablecoin",
+        gate="STABLECOIN",
+        apply=_stablecoin,
+        day=0,
+        hours=STRETCH_HOURS,
+        extra=3 * FIRST_EXTRA_NUMBER,
+    ),
+    "wrapped_coin": Fault(
+        "at all times a further coin, below all others, has the price of one coin and is said to be a wrapped one",
+        gate="WRAPPED",
+        apply=_wrapped_coin,
+        day=0,
+        hours=STRETCH_HOURS,
+        coins=1,
+        extra=4 * FIRST_EXTRA_NUMBER,
+    ),
+    "zero_volume": Fault(
+        "the volume of one coin is 0 for 6 hours; later changes against these hours are null",
+        gate="ZERO_VOLUME",
+        apply=_zero_volume,
+        day=27,
+        hours=6,
+        coins=1,
+    ),
 }
 
 
@@ -348,7 +429,7 @@ def events(seed: int, tokens: int, faults: frozenset[str], first: int, last: int
         if name in faults:
             columns = tuple(int(order[(place + n) % tokens]) for n in range(fault.coins))
             if fault.extra is not None:
-                columns = (int(np.flatnonzero(numbers == fault.extra)[0]),)
+                columns = (int(np.flatnonzero(numbers == fault.extra)[0]), *columns)
             offset = fault.day * 24 + int(stream(seed, Component.FAULT_HOUR, index).integers(0, 24))
             # An event may begin in the stretch before the first hour's and reach into it.
             for stretch in range(first // STRETCH_HOURS - 1, last // STRETCH_HOURS + 1):

@@ -5,19 +5,23 @@ and takes an empty file for no rows, so each file's header is read and compared 
 """
 
 import csv
+import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
 from typing import Final
 
 import duckdb
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from breakout_assets import objects
 from breakout_assets.errors import DataError
-from breakout_assets.market.schema import ID_COLUMN, RAW_COLUMNS, SNAPSHOT_COLUMNS, raw_frame
-from breakout_assets.store import RawFile, Store, parquet_bytes
+from breakout_assets.market.schema import RAW_COLUMNS, RAW_TYPES, raw_frame
+from breakout_assets.store import RawFile, Store, hold, parquet_bytes
 
 # Without these there is no label and no feature. The other columns are null where an older file lacks them: the
 # listing has grown over the years.
@@ -33,9 +37,10 @@ REQUIRED_COLUMNS: Final = (
     "percent_change_7d",
     "timestamp",
 )
-_TYPES: Final = {**SNAPSHOT_COLUMNS, ID_COLUMN: "DOUBLE"}
-# More than a header of 23 names needs, and one block on any disk.
+# More than a header of 25 names needs.
 _HEAD: Final = 4096
+# Ten days of hours of 1,250 coins are 60 MB of text in memory.
+_FILES_AT_ONCE: Final = 240
 
 
 def check_columns(columns: Iterable[str], where: str) -> None:
@@ -61,60 +66,95 @@ def read_raw(store: Store, files: Sequence[RawFile]) -> pd.DataFrame:
         DataError: a file is empty, torn or foreign, lacks a required column, or holds another hour than its folder
             says; the message names it and what to do.
     """
-    if not files:
-        return raw_frame(pd.DataFrame(columns=list(RAW_COLUMNS)))
-    groups: dict[tuple[str, ...], list[RawFile]] = defaultdict(list)
-    for file in files:
-        groups[_columns_of(store, file)].append(file)
-    parts = [_read_group(store, columns, group) for columns, group in groups.items()]
+    return read_raw_and_digests(files)[0]
+
+
+def read_raw_and_digests(files: Sequence[RawFile]) -> tuple[pd.DataFrame, dict[datetime, str]]:
+    """The same, with the SHA-256 of each file's bytes by hour."""
+    digests: dict[datetime, str] = {}
+    parts = []
+    for start in range(0, len(files), _FILES_AT_ONCE):
+        contents = _contents(files[start : start + _FILES_AT_ONCE])
+        digests |= {content.file.hour: hashlib.sha256(content.data).hexdigest() for content in contents}
+        groups: dict[tuple[str, ...], list[_Content]] = defaultdict(list)
+        for content in contents:
+            groups[_columns_of(content)].append(content)
+        parts += [_read_group(columns, group) for columns, group in groups.items()]
+    if not parts:
+        return raw_frame(pd.DataFrame(columns=list(RAW_COLUMNS))), {}
     rows = pd.concat(parts, ignore_index=True)
-    _check_hours(rows, {store.duckdb_name(file.path): file for file in files})
     rows = rows.sort_values(["timestamp", "position"], kind="stable", ignore_index=True)
-    return raw_frame(rows)
+    return raw_frame(rows), digests
 
 
-def _columns_of(store: Store, file: RawFile) -> tuple[str, ...]:
-    """The columns of a file, `parquet` before them where it is one."""
+@dataclass(frozen=True)
+class _Content:
+    file: RawFile
+    data: bytes
+
+    @property
+    def name(self) -> str:
+        """What DuckDB calls it; the hour and the kind of file, which no two files of a read share."""
+        return f"{self.file.hour:%Y%m%d%H}{self.file.path.suffix}"
+
+
+def _contents(files: Sequence[RawFile]) -> list[_Content]:
     try:
-        if file.path.suffix == ".parquet":
-            names = tuple(pq.read_schema(BytesIO(file.path.read_bytes())).names)
-            check_columns(names, str(file.path))
+        data = objects.read_many([file.path for file in files])
+    except OSError as error:
+        unreadable = error.filename or str(error)
+        raise DataError(
+            f"{unreadable} cannot be read ({error.strerror or error}); restore it from its source or delete it"
+        ) from error
+    return [_Content(file, content) for file, content in zip(files, data, strict=True)]
+
+
+def _columns_of(content: _Content) -> tuple[str, ...]:
+    """The columns of a file, `parquet` before them where it is one."""
+    path, data = content.file.path, content.data
+    try:
+        if path.suffix == ".parquet":
+            names = tuple(pq.read_schema(BytesIO(data)).names)
+            check_columns(names, str(path))
             return ("parquet", *sorted({*names} & {*RAW_COLUMNS}))
-        head = file.path.fs.cat_file(file.path.path, start=0, end=_HEAD)
-        tail = file.path.fs.cat_file(file.path.path, start=-1)
-        first_line = head.decode("utf-8-sig").splitlines()[0] if head.strip() else ""
-    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
-        raise DataError(f"{file.path} cannot be read ({error}); restore it from its source or delete it") from error
+        head = data[:_HEAD]
+        first_line = head.decode("utf-8-sig", errors="ignore").splitlines()[0] if head.strip() else ""
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path} cannot be read ({error}); restore it from its source or delete it") from error
     if not first_line:
-        raise DataError(f"{file.path} is empty; restore it from its source, or delete it and fetch or import the hour")
+        raise DataError(f"{path} is empty; restore it from its source, or delete it and fetch or import the hour")
     names = tuple(next(csv.reader([first_line])))
-    check_columns(names, str(file.path))
-    if tail != b"\n":  # cut within its last field it would still parse, with another id
-        raise DataError(f"{file.path} is torn: its last line does not end; restore it from its source or delete it")
+    check_columns(names, str(path))
+    if not data.endswith(b"\n"):  # cut within its last field it would still parse, with another id
+        raise DataError(f"{path} is torn: its last line does not end; restore it from its source or delete it")
     return ("csv", *names)
 
 
-def _read_group(store: Store, columns: tuple[str, ...], files: list[RawFile]) -> pd.DataFrame:
+def _read_group(columns: tuple[str, ...], contents: list[_Content]) -> pd.DataFrame:
     kind, *names = columns
     wanted = ", ".join(typed_column(name, names) for name in RAW_COLUMNS)
-    parameters: dict[str, object] = {"files": [store.duckdb_name(file.path) for file in files]}
+    parameters: dict[str, object] = {}
     if kind == "csv":
         source = (
             "read_csv($files, header = true, auto_detect = false, delim = ',', quote = '\"', escape = '\"', "
             "columns = $columns, filename = true)"
         )
-        parameters["columns"] = {name: _TYPES.get(name, "VARCHAR") for name in names} | {"timestamp": "VARCHAR"}
+        parameters["columns"] = {name: RAW_TYPES.get(name, "VARCHAR") for name in names} | {"timestamp": "VARCHAR"}
     else:
-        source = "read_parquet($files, filename = true, file_row_number = true)"
-    with store.connect() as connection:
+        source = "read_parquet($files, filename = true)"
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        parameters["files"] = hold(connection, {content.name: content.data for content in contents})
         try:
             connection.execute(f"SELECT {wanted}, filename FROM {source}", parameters)  # noqa: S608  constant names
             rows: pd.DataFrame = connection.df()
         except duckdb.Error as error:
-            if len(files) > 1:  # the error does not always name its file
-                for file in files:
-                    _read_group(store, columns, [file])
-            raise DataError(f"{files[0].path} is torn or foreign; restore it or delete it: {_gist(error)}") from error
+            if len(contents) > 1:  # the error does not always name its file
+                for content in contents:
+                    _read_group(columns, [content])
+            path = contents[0].file.path
+            raise DataError(f"{path} is torn or foreign; restore it or delete it: {_gist(error)}") from error
+    _check_hours(rows, contents)
     return rows.assign(position=range(len(rows)))
 
 
@@ -124,9 +164,10 @@ def _gist(error: duckdb.Error) -> str:
     return "; ".join(lines)[:400]
 
 
-def _check_hours(rows: pd.DataFrame, files: dict[str, RawFile]) -> None:
+def _check_hours(rows: pd.DataFrame, contents: list[_Content]) -> None:
     hours = rows.groupby("filename")["timestamp"].agg(["min", "max"])
-    for name, file in files.items():
+    for content in contents:
+        file, name = content.file, f"memory:///{content.name}"
         if name not in hours.index:
             raise DataError(f"{file.path} holds no rows; restore it from its source, or delete it and import the hour")
         low, high = hours.loc[name]
@@ -140,10 +181,10 @@ def _check_hours(rows: pd.DataFrame, files: dict[str, RawFile]) -> None:
 def typed_column(name: str, present: Collection[str]) -> str:
     """SQL for one raw column of a source that has these columns; null where it is absent."""
     if name not in present:
-        return f'CAST(NULL AS {_TYPES[name]}) AS "{name}"'
+        return f'CAST(NULL AS {RAW_TYPES[name]}) AS "{name}"'
     if name == "timestamp":  # through a type that knows zones: without it an offset would be dropped, not converted
         return 'CAST(CAST("timestamp" AS TIMESTAMPTZ) AS TIMESTAMP) AS "timestamp"'
-    return f'CAST("{name}" AS {_TYPES[name]}) AS "{name}"'
+    return f'CAST("{name}" AS {RAW_TYPES[name]}) AS "{name}"'
 
 
 def hour_of(rows: pd.DataFrame) -> datetime:

@@ -1,7 +1,7 @@
 """Market rows of many hours: compacted days from their daily files, the newest hours from the raw ones."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from typing import Final
@@ -10,8 +10,8 @@ import pandas as pd
 
 from breakout_assets.errors import DataError
 from breakout_assets.market.files import read_raw
-from breakout_assets.market.schema import HOUR
-from breakout_assets.market.snapshots import market_rows
+from breakout_assets.market.gates import context_hours
+from breakout_assets.market.snapshots import judged, market_rows
 from breakout_assets.market.tokens import TokenRegistry, load_registry
 from breakout_assets.store import RawFile, Store
 
@@ -26,12 +26,19 @@ class CompactedDay:
     rows: pd.DataFrame
     hours: list[datetime]
     sources: str
-    """Changes when a raw file of the day is added or delivered again."""
+    """Changes when a raw file that the rows were made or judged from is added or delivered again."""
+
+
+def days_behind(day: date) -> list[date]:
+    """The days whose raw files decide what is stored of a day: its own, and those that its rows are judged by."""
+    earlier = {hour.date() for hour in context_hours(*day_bounds(day))}
+    return sorted({*earlier, day})
 
 
 def sources_of(files: Iterable[RawFile]) -> str:
     """One short text for the versions of these raw files, to compare with what a day was made from."""
-    return hashlib.sha256(",".join(f"{file.hour:%H}={file.version}" for file in files).encode()).hexdigest()[:16]
+    named = ",".join(f"{file.hour:%Y%m%d%H}={file.version}" for file in files)
+    return hashlib.sha256(named.encode()).hexdigest()[:16]
 
 
 def compact_day(store: Store, registry: TokenRegistry, day: date) -> CompactedDay:
@@ -40,12 +47,28 @@ def compact_day(store: Store, registry: TokenRegistry, day: date) -> CompactedDa
     Raises:
         DataError: no hour of the day has a raw file, or one of them is torn or foreign.
     """
-    files = store.raw_files(day)
+    behind = {each: store.raw_files(each) for each in days_behind(day)}
+    files = behind[day]
     if not files:
         raise DataError(f"no hour of {day} has a raw snapshot in {store.root}/cmc/latest; import or collect the day")
     rows = _market_of(store, registry, list(files.values()))
+    rows = judged(rows, _context_of(store, registry, day_bounds(day)))
     rows = rows.sort_values(["token", "timestamp"], kind="stable", ignore_index=True)
-    return CompactedDay(rows, list(files), sources_of(files.values()))
+    return CompactedDay(rows, list(files), sources_of(file for found in behind.values() for file in found.values()))
+
+
+def _context_of(
+    store: Store, registry: TokenRegistry, hours: tuple[datetime, datetime], there: Collection[date] = ()
+) -> pd.DataFrame:
+    """The rows that those of the hours from the first to the last are judged by, but for the days that are `there`."""
+    wanted = context_hours(*hours)
+    days = sorted({hour.date() for hour in wanted} - {*there})
+    compacted = store.days_there("daily_snapshots", days)
+    rows = store.read_table("daily_snapshots", sorted(compacted))
+    files = [file for day in days if day not in compacted for file in store.raw_files(day).values()]
+    raw = _market_of(store, registry, [file for file in files if file.hour in set(wanted)])
+    found = pd.concat([rows, raw], ignore_index=True)
+    return found[found["timestamp"].isin(wanted)]
 
 
 def read_days(store: Store, days: Iterable[date], columns: Iterable[str] | None = None) -> pd.DataFrame:
@@ -55,7 +78,8 @@ def read_days(store: Store, days: Iterable[date], columns: Iterable[str] | None 
     file is refused: what is computed without it would change once it is there.
     """
     wanted = list(days)
-    there = [day for day in wanted if store.has_table("daily_snapshots", day)]
+    found = store.days_there("daily_snapshots", wanted)
+    there = [day for day in wanted if day in found]
     for day in sorted({*wanted} - {*there}):
         if store.raw_files(day):
             raise DataError(
@@ -69,31 +93,45 @@ def read_until(store: Store, first: datetime, last: datetime) -> pd.DataFrame:
     registry = load_registry(store)
     newest_day = last.date()
     days = list(_days(first.date(), newest_day))
-    old_enough = [day for day in days if newest_day - day >= timedelta(days=RAW_DAYS)]
-    compacted = [day for day in old_enough if store.has_table("daily_snapshots", day)]
-    raw_days = sorted({*days} - {*compacted})
-    files = [file for day in raw_days for file in store.raw_files(day).values() if first <= file.hour <= last]
-    parts = [store.read_table("daily_snapshots", compacted), _market_of(store, registry, files)]
-    rows = pd.concat(parts, ignore_index=True)
-    return rows[rows["timestamp"].between(first, last)].reset_index(drop=True)
+    compacted = store.days_there(
+        "daily_snapshots", [day for day in days if newest_day - day >= timedelta(days=RAW_DAYS)]
+    )
+    known = store.read_table("daily_snapshots", sorted(compacted))
+    present = store.raw_between(first, last)
+    files = [file for file in present.values() if file.hour.date() not in compacted]
+    if files:
+        raw = _market_of(store, registry, files)
+        missing = _context_of(store, registry, (files[0].hour, files[-1].hour), compacted)
+        # Days between may be compacted already: their rows are what the raw ones are judged by.
+        context = pd.concat([known, missing[~missing["timestamp"].isin(raw["timestamp"])]], ignore_index=True)
+        known = pd.concat([known, judged(raw, context)], ignore_index=True)
+    return known[known["timestamp"].between(first, last)].reset_index(drop=True)
 
 
-def read_hour(store: Store, hour: datetime) -> pd.DataFrame:
+def compacted_hours(store: Store, day: date) -> set[datetime]:
+    """The hours in a day's file; none where there is no file or it cannot be read, which compacting again mends."""
+    try:
+        hours = store.read_table("daily_snapshots", [day], ["timestamp"])["timestamp"]
+    except DataError:
+        return set()
+    return {hour.to_pydatetime() for hour in hours.drop_duplicates()}
+
+
+def hour_of_rows(rows: pd.DataFrame, hour: datetime) -> pd.DataFrame:
     """The market rows of one hour, by token.
 
     Raises:
-        DataError: the hour has no raw snapshot, or a faulty one.
+        DataError: there are none.
     """
-    file = store.raw_file(hour)
-    if file is None:
+    found = rows[rows["timestamp"] == hour]
+    if found.empty:
         raise DataError(f"no snapshot of {hour:%Y-%m-%d %H:00} is in the store; materialise hourly_snapshots first")
-    return _market_of(store, load_registry(store), [file])
+    return found.sort_values("token", kind="stable", ignore_index=True)
 
 
 def newest_hour(store: Store, now: datetime) -> datetime | None:
-    """The newest hour of today or yesterday that has a raw snapshot."""
-    hours = [hour for day in _days(now.date() - timedelta(days=1), now.date()) for hour in store.raw_files(day)]
-    return max((hour for hour in hours if hour <= now), default=None)
+    """The newest hour of the last two days that has a raw snapshot."""
+    return max(store.raw_between(now - timedelta(days=2), now), default=None)
 
 
 def _market_of(store: Store, registry: TokenRegistry, files: list[RawFile]) -> pd.DataFrame:
@@ -109,4 +147,4 @@ def _days(first: date, last: date) -> Iterator[date]:
 def day_bounds(day: date) -> tuple[datetime, datetime]:
     """The first and the last hour of a day."""
     start = datetime.combine(day, time())
-    return start, start + 23 * HOUR
+    return start, start + timedelta(hours=23)

@@ -9,6 +9,7 @@ from typing import Protocol
 import duckdb
 import pandas as pd
 
+from breakout_assets import objects
 from breakout_assets.errors import DataError
 from breakout_assets.market.collect import claim
 from breakout_assets.market.files import check_columns, hour_of, raw_bytes, read_raw, typed_column
@@ -135,8 +136,8 @@ def _write_hour(store: Store, frame: pd.DataFrame, extension: str, overwrite: bo
         store.write(store.raw_path(hour, extension), raw_bytes(frame, extension))
         for name in RAW_NAMES:  # one file an hour: another format would otherwise be read first
             path = store.raw_path(hour, name.rsplit(".", 1)[1])
-            if not name.endswith(extension) and path.exists():
-                path.unlink()
+            if not name.endswith(extension):
+                objects.delete(path)
         report.replaced += 1
     else:
         raise DataError(

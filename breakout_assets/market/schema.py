@@ -39,12 +39,39 @@ SNAPSHOT_COLUMNS: Final[dict[str, str]] = {
 }
 # CoinMarketCap's numeric coin id. The older collector did not write it; this platform appends it as column 23.
 ID_COLUMN: Final = "id"
-RAW_COLUMNS: Final[tuple[str, ...]] = (*SNAPSHOT_COLUMNS, ID_COLUMN)
-TEXT_COLUMNS: Final = tuple(name for name, kind in SNAPSHOT_COLUMNS.items() if kind == "VARCHAR")
+# What the listing's tags say the coin is (`KINDS`), and where its row comes from (`ORIGIN_*`); null in files of the
+# older collector, which knew neither.
+KIND_COLUMN: Final = "kind"
+ORIGIN_COLUMN: Final = "origin"
+RAW_TYPES: Final[dict[str, str]] = {
+    **SNAPSHOT_COLUMNS,
+    ID_COLUMN: "DOUBLE",
+    KIND_COLUMN: "VARCHAR",
+    ORIGIN_COLUMN: "VARCHAR",
+}
+RAW_COLUMNS: Final[tuple[str, ...]] = tuple(RAW_TYPES)
+TEXT_COLUMNS: Final = tuple(name for name, kind in RAW_TYPES.items() if kind == "VARCHAR")
 INTEGER_COLUMNS: Final = ("num_market_pairs", "cmc_rank", ID_COLUMN)
 FLOAT_COLUMNS: Final = tuple(
-    name for name, kind in SNAPSHOT_COLUMNS.items() if kind == "DOUBLE" and name not in INTEGER_COLUMNS
+    name for name, kind in RAW_TYPES.items() if kind == "DOUBLE" and name not in INTEGER_COLUMNS
 )
+# Percent changes of the price by the hours that they look back.
+CHANGES: Final = {
+    "percent_change_1h": 1,
+    "percent_change_24h": 24,
+    "percent_change_7d": 7 * 24,
+    "percent_change_30d": 30 * 24,
+    "percent_change_60d": 60 * 24,
+    "percent_change_90d": 90 * 24,
+}
+KINDS: Final = ("coin", "stablecoin", "wrapped")
+# `cmc` is the listing of that very hour, `cmc:followed` the quote of a coin that has dropped out of it, `cmc:history`
+# bought afterwards, `candles:<venue>` made from an exchange's candles.
+ORIGIN_LISTING: Final = "cmc"
+ORIGIN_FOLLOWED: Final = "cmc:followed"
+ORIGIN_HISTORY: Final = "cmc:history"
+ORIGIN_CANDLES: Final = "candles:"  # and the name of the exchange
+ORIGIN_SIMULATED: Final = "simulated"
 
 
 _DTYPES: Final = {

@@ -36,7 +36,7 @@ from breakout_assets.market.faults import (
     inject,
     stream,
 )
-from breakout_assets.market.schema import HOUR, is_whole_hour, raw_frame
+from breakout_assets.market.schema import CHANGES, HOUR, KINDS, ORIGIN_SIMULATED, is_whole_hour, raw_frame
 
 ORIGIN: Final = datetime.fromisoformat("2023-09-01")
 FIRST_ID: Final = 900_001  # far above the ids of real coins, so that nobody takes one for the other
@@ -44,15 +44,7 @@ FIRST_ID: Final = 900_001  # far above the ids of real coins, so that nobody tak
 # Hour 0 lies four stretches of faults before the origin, so that the first hours already have all they look back on.
 _HOURS_BEFORE_ORIGIN: Final = 120 * 24
 _HOUR_ZERO: Final = ORIGIN - _HOURS_BEFORE_ORIGIN * HOUR
-_CHANGES: Final = {
-    "percent_change_1h": 1,
-    "percent_change_24h": 24,
-    "percent_change_7d": 7 * 24,
-    "percent_change_30d": 30 * 24,
-    "percent_change_60d": 60 * 24,
-    "percent_change_90d": 90 * 24,
-}
-_LOOK_BACK: Final = max(_CHANGES.values()) + REACH_HOURS
+_LOOK_BACK: Final = max(CHANGES.values()) + REACH_HOURS
 # Hours of a range that are in memory at once. More would save redrawing (each piece draws from hour 0), less memory.
 _PIECE: Final = 60 * 24
 
@@ -170,8 +162,8 @@ class SimulatedMarket:
         """What was injected: every event with an hour in the range, with its own hours, uncut.
 
         Returns:
-            `fault`, `id` (Int64; null: the whole market), `first_hour`, `last_hour` (both included). Collisions name
-            both coins, the changed one first.
+            `fault`, `id` (Int64; null: the whole market), `first_hour`, `last_hour` (both included). Collisions and
+            wrapped coins name both coins, the changed or added one first.
 
         Raises:
             DataError: as `snapshots`.
@@ -180,7 +172,7 @@ class SimulatedMarket:
         numbers = coin_numbers(self.tokens, self.faults)
         rows: list[tuple[str, int | None, datetime, datetime]] = []
         for event in events(self.seed, self.tokens, self.faults, begin, end):
-            serial = event.stretch + 1 if FAULTS[event.fault].extra is not None else 0
+            serial = event.stretch + 1 if FAULTS[event.fault].renewed else 0
             coins: list[int | None] = [FIRST_ID + int(numbers[column]) + serial for column in event.columns]
             rows.extend((event.fault, coin, _time(event.first), _time(event.last)) for coin in coins or [None])
         log = pd.DataFrame(rows, columns=["fault", "id", "first_hour", "last_hour"])
@@ -295,6 +287,8 @@ def _panel(market: SimulatedMarket, first: int, last: int) -> tuple[Panel, _Coin
         listed=np.broadcast_to(numbers < FIRST_EXTRA_NUMBER, shape),
         symbol=np.broadcast_to(columns, shape),
         name=np.broadcast_to(columns, shape),
+        kind=np.broadcast_to(np.int64(0), shape),
+        base=np.broadcast_to(1.0, shape),
         copies=np.broadcast_to(np.bool_(False), shape),
         delay=np.zeros(len(hours), dtype=np.int64),
         collected=np.ones(len(hours), dtype=np.bool_),
@@ -332,6 +326,7 @@ def _figures(panel: Panel, coins: _Coins, row: IntArray, column: IntArray) -> di
     price, volume, supply = (cells[row, column] for cells in (panel.price, panel.volume, panel.supply))
     circulating, total = coins.circulating[column] * supply, coins.total[column] * supply
     maximum = coins.maximum[column] * supply
+    base = panel.base[row, column]
     return {
         "circulating_supply": circulating,
         "total_supply": total,
@@ -340,15 +335,17 @@ def _figures(panel: Panel, coins: _Coins, row: IntArray, column: IntArray) -> di
         "price": price,
         "volume_24h": volume,
         "volume_change_24h": _change(panel, panel.volume, row, column, 24),
-        **{name: _change(panel, panel.price, row, column, hours) for name, hours in _CHANGES.items()},
+        **{name: _change(panel, panel.price, row, column, hours, base) for name, hours in CHANGES.items()},
         "market_cap": price * circulating,
         "fully_diluted_market_cap": price * np.where(np.isnan(maximum), total, maximum),
     }
 
 
-def _change(panel: Panel, cells: FloatArray, row: IntArray, column: IntArray, hours: int) -> FloatArray:
+def _change(
+    panel: Panel, cells: FloatArray, row: IntArray, column: IntArray, hours: int, base: FloatArray | float = 1.0
+) -> FloatArray:
     """Percent; null where the coin did not exist yet or the older value is no divisor."""
-    before = cells[row - hours, column]
+    before = base * cells[row - hours, column]
     known = (panel.hours[row - hours] >= panel.since[row, column]) & (before > 0)
     return np.asarray(100 * (cells[row, column] / np.where(known, before, np.nan) - 1), dtype=np.float64)
 
@@ -365,6 +362,8 @@ def _identity(panel: Panel, coins: _Coins, row: IntArray, column: IntArray) -> d
         "symbol": _numbered("SIM", panel.numbers[panel.symbol[row, column]] + serial),
         "date_added": _stamps(listed.astype("datetime64[D]")),
         "last_updated": _stamps(updated),
+        "kind": np.array(KINDS, dtype=np.object_)[panel.kind[row, column]],
+        "origin": np.full(len(row), ORIGIN_SIMULATED, dtype=np.object_),
     }
 
 

@@ -1,39 +1,33 @@
-"""From raw rows to market rows: typed, keyed by token, each with the reason why it must not be used, if any.
-
-A row is judged by its own hour alone, never by what came later, so that the row that was traded on and the row that
-is trained on are the same.
-"""
+"""From raw rows to market rows: typed, keyed by token, each with the reasons why it must not be used, if any."""
 
 from typing import Final
 
 import numpy as np
 import pandas as pd
 
+from breakout_assets.market.gates import judge
+from breakout_assets.market.schema import ORIGIN_LISTING
 from breakout_assets.market.tokens import TokenRegistry, assign_tokens
 from breakout_assets.store import Store
 from breakout_assets.tables import conform
 
-# Reasons to keep a row but never to use it, with what they mean.
-QUARANTINE_REASONS: Final[dict[str, str]] = {
-    "IDENTITY_MISSING": "the row has no id, and no symbol or no name either: nobody can tell which coin it is",
-    "PRICE_MISSING": "the price is absent or not a finite number",
-    "PRICE_NOT_POSITIVE": "the price is zero or negative",
-    "VOLUME_IMPOSSIBLE": "the 24-hour volume is negative or infinite; an absent one is allowed",
-    "DUPLICATE": "the coin is in the hour already; the row that came first counts",
-    "AMBIGUOUS_IDENTITY": "rows without an id share symbol and name but not their values: two coins, or a faulty file",
-}
+SPLIT: Final = "SPLIT_SUSPECT"  # the gate's word for the first row in new units
 
 
 def market_rows(store: Store, registry: TokenRegistry, raw: pd.DataFrame) -> pd.DataFrame:
-    """The market rows of a raw frame of any hours, by hour and token; rows that must not be used carry their reasons.
+    """The market rows of a raw frame of any hours, by hour and token, not judged yet: `quarantine` is null.
 
     Tokens that have not been seen before are added to the registry in the store.
     """
     rows = raw.rename(columns={"volume_24h": "volume"}).fillna({"symbol": "", "name": ""})
     rows["token"] = assign_tokens(store, registry, rows)
-    rows = rows.sort_values(["timestamp", "token"], kind="stable", ignore_index=True)
-    rows["quarantine"] = _reasons(rows)
-    return conform(rows, "daily_snapshots")
+    rows["quarantine"] = None
+    return conform(rows.sort_values(["timestamp", "token"], kind="stable", ignore_index=True), "daily_snapshots")
+
+
+def judged(rows: pd.DataFrame, context: pd.DataFrame) -> pd.DataFrame:
+    """The market rows with their quarantine reasons; `context` holds the rows of `gates.context_hours`."""
+    return conform(rows.assign(quarantine=judge(rows, context)), "daily_snapshots")
 
 
 def believed(rows: pd.DataFrame) -> pd.DataFrame:
@@ -41,29 +35,27 @@ def believed(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["quarantine"].isna()]
 
 
-def _reasons(rows: pd.DataFrame) -> pd.Series:
-    price = rows["price"].to_numpy()
-    volume = rows["volume"].to_numpy()
-    impossible = (volume < 0) | np.isinf(volume)
-    nameless = (rows["id"].isna() & ((rows["symbol"] == "") | (rows["name"] == ""))).to_numpy()
-    usable = np.isfinite(price) & (price > 0) & ~impossible & ~nameless
-    priced = rows[usable]
-    key = ["timestamp", "token"]
-    # Copies of one row are one coin listed twice; different values under one name cannot be told apart.
-    without_id = priced["id"].isna() & priced.duplicated(key, keep=False)
-    differing = pd.Series(data=False, index=priced.index)
-    if without_id.any():
-        differing = without_id & (priced.groupby(key)["price"].transform("nunique") > 1)
-    duplicate = priced.duplicated(key) & ~differing
-    # A row has at most one; the first that fits counts, in the order of QUARANTINE_REASONS.
-    checks = [
-        nameless,
-        ~np.isfinite(price),
-        np.isfinite(price) & (price <= 0),
-        impossible,
-        duplicate.reindex(rows.index, fill_value=False),
-        differing.reindex(rows.index, fill_value=False),
-    ]
-    return pd.Series(np.select(checks, list(QUARANTINE_REASONS), default=""), index=rows.index, dtype="str").replace(
-        "", None
-    )
+def origin_class(origin: pd.Series) -> pd.Series:
+    """What may stand in one series: all that CoinMarketCap said, each venue's candles, the simulated market.
+
+    Files of the older collector do not say; they are listings.
+    """
+    named = origin.fillna(ORIGIN_LISTING)
+    return named.where(~named.str.startswith(f"{ORIGIN_LISTING}:"), ORIGIN_LISTING)
+
+
+def segments(rows: pd.DataFrame) -> pd.Series:
+    """A number for each row that is higher than that of the token's earlier rows if these do not compare with it.
+
+    A series breaks where its units change (SPLIT_SUSPECT) and where its rows begin to come from another source, whose
+    volumes have another level. `rows` has token, timestamp, quarantine and origin, quarantined rows included.
+    """
+    split = rows["quarantine"].str.contains(SPLIT, na=False)
+    origins = origin_class(rows["origin"])
+    if not split.any() and origins.nunique() <= 1:
+        return pd.Series(0, index=rows.index)
+    ordered = rows.assign(split=split, origins=origins).sort_values(["token", "timestamp"], kind="stable")
+    tokens, origins = ordered["token"], ordered["origins"]
+    other = (origins != origins.shift()) & (tokens == tokens.shift())
+    breaks = (ordered["split"] | other).astype(np.int64)
+    return breaks.groupby(tokens).cumsum().reindex(rows.index)

@@ -14,6 +14,7 @@ from io import BytesIO
 
 import pandas as pd
 
+from breakout_assets import objects
 from breakout_assets.errors import DataError
 from breakout_assets.store import Store, parquet_bytes
 
@@ -96,8 +97,9 @@ def load_registry(store: Store) -> TokenRegistry:
     """The assignments that the store holds."""
     registry = TokenRegistry()
     folder = store.root / "tokens"
-    for name in sorted(str(path) for path in folder.fs.find(folder.path) if str(path).endswith(".parquet")):
-        rows = pd.read_parquet(BytesIO(folder.fs.cat_file(name)))
+    paths = [file.path for file in objects.found_under(folder) if file.path.suffix == ".parquet"]
+    for data in objects.read_many(paths):
+        rows = pd.read_parquet(BytesIO(data))
         for coin_id, symbol, text, token in rows[["id", "symbol", "name", "token"]].itertuples(index=False):
             registry._apply(None if pd.isna(coin_id) else int(coin_id), (symbol, text), token)
         registry.files += 1

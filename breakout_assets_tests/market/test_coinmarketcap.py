@@ -1,172 +1,57 @@
-"""The CoinMarketCap client against a real HTTP server on loopback, and its parser against recorded listings."""
+"""The CoinMarketCap client against a real HTTP server on loopback: what it asks, what it believes, what it says."""
 
-import contextlib
 import copy
 import gzip
 import json
 import logging
-import math
-import threading
-import traceback
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
-import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from breakout_assets.errors import DataError, SettingsError, TemporaryError
-from breakout_assets.market.coinmarketcap import (
-    COIN_FIELDS,
-    MAX_BODY_BYTES,
-    QUOTE_FIELDS,
-    CoinMarketCap,
-    Snapshot,
-    parse_listing,
+from breakout_assets.market.coinmarketcap import CoinMarketCap, Snapshot
+from breakout_assets.market.schema import RAW_COLUMNS
+from breakout_assets_tests.market.listingserver import (
+    HOUR,
+    INFO_PATH,
+    KEY,
+    LISTING_PATH,
+    NOW,
+    OLD_FILE,
+    V1_FILE,
+    V3_FILE,
+    FakeApi,
+    coin,
+    envelope,
+    error_body,
+    key_info,
+    listing,
+    past_coin,
+    serving,
+    shared,
 )
-from breakout_assets.market.schema import FLOAT_COLUMNS, INTEGER_COLUMNS, RAW_COLUMNS, TEXT_COLUMNS, raw_frame
+from breakout_assets_tests.market.test_listing import LACKING, assert_valid, mutated
 
-KEY = "0a1B2c3d-feed-4e5f-8a9b-c0ffee123456"
-HOUR = datetime.fromisoformat("2025-07-01T18:00")
-NOW = datetime.fromisoformat("2025-07-01T18:26:30")
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
-V1_FILE = "cmc_listings_latest_v1_2025-07-01_top100_rebuilt.json"
-V3_FILE = "cmc_listings_latest_v3_2025-07-01_top100_rebuilt.json"
-OLD_FILE = "cmc_listings_latest_2021-06-29_limit1000.json.gz"
-ERROR_FILE = "cmc_error_bodies.json"
-
-# HTTP status, error code, kind of error, and a word of what the reader is told to do.
-ERRORS: list[tuple[int, int, type[Exception], str]] = [
-    (400, 400, DataError, "BREAKOUT_CMC_LIMIT"),
-    (401, 1001, DataError, "Set BREAKOUT_CMC_API_KEY to a valid key"),
-    (401, 1002, DataError, "Set BREAKOUT_CMC_API_KEY to your key"),
-    (402, 1003, DataError, "account page"),
-    (402, 1004, DataError, "Renew"),
-    (403, 1005, DataError, "BREAKOUT_CMC_API_KEY"),
-    (403, 1006, DataError, "plan"),
-    (403, 1007, DataError, "support"),
-    (429, 1008, TemporaryError, "wait a minute"),
-    (429, 1009, TemporaryError, "midnight UTC"),
-    (429, 1010, DataError, "month"),
-    (429, 1011, TemporaryError, "address"),
-    (500, 500, TemporaryError, "CoinMarketCap's side"),
-]
-
-
-def shared(name: str) -> bytes:
-    path = SHARED / name
-    if not path.exists():
-        pytest.skip(f"{path} is absent; it is optional")
-    return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-
-
-def listing(coins: int = 3, version: str = "v3") -> dict[str, Any]:
-    """An invented listing in one of the two shapes."""
-    data: list[dict[str, Any]] = []
-    for n in range(1, coins + 1):
-        quote: dict[str, Any] = dict.fromkeys(QUOTE_FIELDS, n + 0.25) | {"last_updated": "2025-07-01T18:25:00.000Z"}
-        coin: dict[str, Any] = dict.fromkeys(COIN_FIELDS, 100 * n)
-        coin |= {"name": f"Coin {n}", "symbol": f"C{n}", "date_added": "2020-01-01T00:00:00.000Z", "slug": f"c-{n}"}
-        # The coin's own time must not be taken for the quote's, nor another currency's quote for the dollar's.
-        coin["last_updated"] = "1999-01-01T00:00:00.000Z"
-        euro = dict.fromkeys(QUOTE_FIELDS, -1)
-        in_list = [{"id": 2790, "symbol": "EUR", **euro}, {"id": 2781, "symbol": "USD", **quote}]
-        coin["quote"] = in_list if version == "v3" else {"EUR": euro, "USD": quote}
-        data.append(coin)
-    status = {"timestamp": "2025-07-01T18:26:29.000Z", "error_code": 0, "error_message": None, "credit_count": 1}
-    return {"status": status | {"elapsed": 20, "notice": None}, "data": data}
-
-
-def error_body(code: object, message: object = "Something went wrong.") -> dict[str, Any]:
-    return {"status": {"error_code": code, "error_message": message, "credit_count": 0}}
-
-
-@dataclass
-class FakeApi:
-    """What the server answers next, and what it was asked."""
-
-    url: str
-    status: int = 200
-    body: bytes = b""
-    headers: dict[str, str] = field(default_factory=dict)
-    hang: str = ""  # "" | "before headers" | "in body"
-    raw: bytes = b""
-    requests: list[tuple[str, list[tuple[str, str]]]] = field(default_factory=list)
-    release: threading.Event = field(default_factory=threading.Event)
-
-    def plays(self, body: object, status: int = 200, **more: Any) -> None:
-        self.status, self.headers, self.hang, self.raw = status, {}, "", b""
-        self.body = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.requests.clear()
-        for name, value in more.items():
-            setattr(self, name, value)
-
-    def client(self, **more: Any) -> CoinMarketCap:
-        return CoinMarketCap(**{"base_url": self.url, "key": lambda: KEY, "timeout": 10.0, **more})
-
-    def fetch(self, **more: Any) -> Snapshot:
-        return self.client(**more).fetch(HOUR, NOW)
-
-    def failure(self, kind: type[Exception], **more: Any) -> str:
-        """Message of the error that a fetch ends in, after a look for the key in everything that it shows."""
-        with pytest.raises(kind) as caught:
-            self.fetch(**more)
-        assert caught.value.__context__ is None, "the first error, with the request's headers, is still attached"
-        assert KEY.lower() not in "".join(traceback.format_exception(caught.value)).lower()
-        message = str(caught.value)
-        assert f"{self.url}/v3/cryptocurrency/listings/latest" in message
-        assert "2025-07-01 18:00 UTC" in message
-        return message
+ON_TIME = "2025-07-01T18:04:16.000Z"
+CALLS: list[tuple[str, list[Any]]] = [("fetch", []), ("followed", [[100, 200]]), ("past", [[100, 200]])]
+every_call = pytest.mark.parametrize(("call", "arguments"), CALLS, ids=[call for call, _ in CALLS])
 
 
 @pytest.fixture(scope="module")
 def api() -> Iterator[FakeApi]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            fake.requests.append((self.path, list(self.headers.items())))
-            with contextlib.suppress(OSError):  # a client that has lost patience is gone
-                self.answer()
-
-        def answer(self) -> None:
-            # A hanging server answers well in the end, so only a client that stops waiting reports an error.
-            if fake.hang == "before headers":
-                fake.release.wait(5)
-            if fake.raw:
-                self.wfile.write(fake.raw)
-                return
-            body = fake.body
-            self.send_response(fake.status)
-            for name, value in {"Content-Length": str(len(body)), **fake.headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if fake.hang == "in body":
-                self.wfile.write(body[:50])
-                fake.release.wait(5)
-                body = body[50:]
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the base class's
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    fake = FakeApi(f"http://127.0.0.1:{server.server_port}")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NO_PROXY", "127.0.0.1")
+    with serving() as fake:
         yield fake
-    fake.release.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+
+
+def good(call: str) -> dict[str, Any]:
+    """An answer that a call believes."""
+    return envelope([past_coin(1, ON_TIME), past_coin(2, ON_TIME)]) if call == "past" else listing()
 
 
 # --- what is asked -------------------------------------------------------------------------------------------------
@@ -176,16 +61,20 @@ def api() -> Iterator[FakeApi]:
 def test_the_request_names_limit_and_currency_and_carries_the_key_in_its_header_only(
     api: FakeApi, version: str
 ) -> None:
-    api.plays(listing(version=version))
+    api.plays(listing(777, version))
     api.fetch(api_version=version, limit=777)
-    [(path, headers)] = api.requests
-    assert urlsplit(path).path == f"/{version}/cryptocurrency/listings/latest"
-    assert parse_qs(urlsplit(path).query) == {"limit": ["777"], "convert": ["USD"], "sort": ["market_cap"]}
-    assert KEY not in path
-    assert [name for name, value in headers if KEY in value] == ["X-CMC_PRO_API_KEY"]
+    [request] = api.requests
+    assert request.path == f"/{version}/cryptocurrency/listings/latest"
+    assert request.query == {"limit": ["777"], "convert": ["USD"], "sort": ["market_cap"]}
+    assert KEY not in request.line
+    assert [name for name, value in request.headers.items() if KEY in value] == ["X-CMC_PRO_API_KEY"]
+    assert request.headers["Accept"] == "application/json"
 
 
-def test_the_key_is_asked_for_once_in_a_fetch_and_never_shown(api: FakeApi, caplog: pytest.LogCaptureFixture) -> None:
+@every_call
+def test_the_key_is_asked_for_once_in_a_call_and_never_shown(
+    api: FakeApi, caplog: pytest.LogCaptureFixture, call: str, arguments: list[Any]
+) -> None:
     asked = []
 
     def key(text: str) -> str:
@@ -193,22 +82,33 @@ def test_the_key_is_asked_for_once_in_a_fetch_and_never_shown(api: FakeApi, capl
         return text
 
     caplog.set_level(logging.DEBUG)
-    api.plays(listing())
-    client = api.client(key=partial(key, KEY))
+    api.plays(error_body(500, f"busy, {KEY}"), 500)
+    api.then(key_info(), at=INFO_PATH)
+    api.then(good(call))
+    client = api.client(key=partial(key, KEY), monthly_budget=1000)
     assert asked == []
     assert KEY not in repr(client) + str(client)
-    snapshot = client.fetch(HOUR, NOW)
+    last = {"fetch": (HOUR, NOW), "followed": (*arguments, HOUR, NOW), "past": (HOUR, *arguments, NOW + timedelta(1))}
+    name = {"fetch": "fetch", "followed": "fetch_followed", "past": "fetch_past"}[call]
+    snapshot = getattr(client, name)(*last[call])
     assert asked == [KEY]
+    assert all(request.headers["X-CMC_PRO_API_KEY"] == KEY for request in api.requests)
+    assert len(api.requests) == 3
     assert KEY not in repr(snapshot) + repr(snapshot.metadata)
-    assert caplog.records, "urllib3 logs its requests at this level"
+    assert "attempt 1 failed: HTTP 500" in caplog.text
+    assert "[key]" in caplog.text
+    assert "urllib3" in caplog.text, "urllib3 logs its requests at this level"
     assert KEY not in caplog.text
 
 
 @pytest.mark.parametrize("key", ["", "  \n", "two words", '"quoted"', "line\nbreak", "ключ"])
-def test_a_key_that_cannot_be_one_is_refused_before_anything_is_sent(api: FakeApi, key: str) -> None:
+@every_call
+def test_a_key_that_cannot_be_one_is_refused_before_anything_is_sent(
+    api: FakeApi, key: str, call: str, arguments: list[Any]
+) -> None:
     api.plays(listing())
     with pytest.raises(SettingsError, match="BREAKOUT_CMC_API_KEY") as caught:
-        api.fetch(key=lambda: key)
+        getattr(api, call)(*arguments, key=lambda: key)
     assert api.requests == []
     assert ("is not set" if not key.strip() else "contains characters") in str(caught.value)
     assert not key.strip() or key not in str(caught.value)
@@ -217,7 +117,7 @@ def test_a_key_that_cannot_be_one_is_refused_before_anything_is_sent(api: FakeAp
 def test_white_space_around_the_key_is_dropped(api: FakeApi) -> None:
     api.plays(listing())
     api.fetch(key=lambda: f" {KEY}\n")
-    assert dict(api.requests[0][1])["X-CMC_PRO_API_KEY"] == KEY
+    assert api.requests[0].headers["X-CMC_PRO_API_KEY"] == KEY
 
 
 @pytest.mark.parametrize(
@@ -230,11 +130,60 @@ def test_an_address_that_is_none_or_may_hold_a_secret_is_refused_without_being_s
     assert "pw" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "name"),
+    [("page_size", -1, "PAGE_SIZE"), ("page_size", 5001, "PAGE_SIZE"), ("monthly_budget", -1, "MONTHLY_BUDGET")],
+)
+def test_an_impossible_setting_is_refused(api: FakeApi, field: str, value: int, name: str) -> None:
+    with pytest.raises(SettingsError, match=f"BREAKOUT_CMC_{name}"):
+        api.client(**{field: value})
+
+
 def test_defaults_and_constants() -> None:
     client = CoinMarketCap(key=lambda: KEY)
     assert client.endpoint == "https://pro-api.coinmarketcap.com/v3/cryptocurrency/listings/latest"
     assert (client.limit, client.timeout, client.name, client.simulated) == (1250, 30, "coinmarketcap", False)
+    assert (client.keyless, client.page_size, client.monthly_budget) == (False, 0, 0)
     assert CoinMarketCap(base_url="https://x/", key=lambda: KEY).endpoint.startswith("https://x/v3/")
+
+
+# --- without a key -------------------------------------------------------------------------------------------------
+
+
+def no_key() -> str:
+    raise AssertionError("the key was asked for")
+
+
+@every_call
+def test_keyless_asks_the_public_interface_and_sends_no_key(api: FakeApi, call: str, arguments: list[Any]) -> None:
+    body = good(call)
+    body["status"]["error_code"] = "0"
+    api.plays(body)
+    metadata = getattr(api, call)(*arguments, keyless=True, key=no_key, monthly_budget=1).metadata
+    [request] = api.requests
+    assert request.path.startswith("/public-api/v3/cryptocurrency/")
+    assert not any("key" in name.lower() for name in request.headers)
+    assert metadata["access"] == "keyless"
+    assert metadata["endpoint"] == api.url + request.path
+    assert "credits_budget" not in metadata
+
+
+def test_the_endpoint_of_keyless_is_the_public_one(api: FakeApi) -> None:
+    assert api.client(keyless=True, api_version="v1").endpoint == (
+        f"{api.url}/public-api/v1/cryptocurrency/listings/latest"
+    )
+
+
+def test_a_key_that_fails_never_leads_to_the_public_interface(api: FakeApi) -> None:
+    api.plays(error_body(1001), 401)
+    api.then(listing(), at=f"/public-api{LISTING_PATH}")
+    api.failure(DataError)
+    assert api.paths() == [LISTING_PATH]
+
+
+def test_a_keyless_error_tells_how_to_set_a_key(api: FakeApi) -> None:
+    api.plays(error_body(1005), 403)
+    assert "Set BREAKOUT_CMC_API_KEY" in api.failure(DataError, keyless=True, key=no_key)
 
 
 # --- the hour ------------------------------------------------------------------------------------------------------
@@ -243,350 +192,484 @@ def test_defaults_and_constants() -> None:
 @pytest.mark.parametrize("late", [timedelta(0), timedelta(minutes=59, seconds=59, microseconds=999999)])
 def test_the_current_hour_is_fetched(api: FakeApi, late: timedelta) -> None:
     api.plays(listing())
-    frame = api.client().fetch(HOUR, HOUR + late).frame
-    assert frame["timestamp"].eq(pd.Timestamp(HOUR)).all()
+    frame = api.fetch(now=HOUR + late, budget=timedelta(hours=2)).frame if late == timedelta(0) else None
+    assert frame is None or frame["timestamp"].eq(pd.Timestamp(HOUR)).all()
+    if frame is None:  # a microsecond is not enough for an answer, but the hour is not refused
+        assert "was not complete" in api.failure(TemporaryError, now=HOUR + late)
+
+
+OTHER_HOURS = [
+    (HOUR, HOUR + timedelta(hours=1), "from a file"),
+    (HOUR, HOUR + timedelta(days=400), "from a file"),
+    (HOUR, HOUR - timedelta(microseconds=1), "not begun"),
+    (HOUR + timedelta(minutes=1), NOW, "whole hour"),
+    (HOUR.astimezone(), NOW, "naive UTC"),
+    (HOUR, NOW.astimezone(), "naive UTC"),
+]
+
+
+@pytest.mark.parametrize(("hour", "now", "words"), OTHER_HOURS)
+def test_any_other_hour_is_refused_before_the_key_is_asked_for(
+    api: FakeApi, hour: datetime, now: datetime, words: str
+) -> None:
+    api.plays(listing())
+    with pytest.raises(DataError, match=words):
+        api.client(key=no_key).fetch(hour, now)
+    with pytest.raises(DataError, match=words):
+        api.client(key=no_key).fetch_followed([], hour, now)
+    assert api.requests == []
 
 
 @pytest.mark.parametrize(
     ("hour", "now", "words"),
+    [(HOUR, NOW, "not over"), (HOUR, HOUR + timedelta(minutes=59, seconds=59), "not over"), *OTHER_HOURS[3:]],
+)
+def test_a_past_hour_must_be_over(api: FakeApi, hour: datetime, now: datetime, words: str) -> None:
+    api.plays(good("past"))
+    with pytest.raises(DataError, match=words):
+        api.client(key=no_key).fetch_past(hour, [100], now)
+    assert api.requests == []
+    assert len(api.client().fetch_past(HOUR, [100], HOUR + timedelta(hours=1)).frame) == 1
+
+
+# --- when the server made its answer -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stamp", "believed"),
     [
-        (HOUR, HOUR + timedelta(hours=1), "from a file"),
-        (HOUR, HOUR + timedelta(days=400), "from a file"),
-        (HOUR, HOUR - timedelta(microseconds=1), "not begun"),
-        (HOUR + timedelta(minutes=1), NOW, "whole hour"),
-        (HOUR.astimezone(), NOW, "naive UTC"),
-        (HOUR, NOW.astimezone(), "naive UTC"),
+        ("2025-07-01T17:57:59.999Z", False),
+        ("2025-07-01T17:58:00.000Z", True),
+        ("2025-07-01T18:59:59.999Z", True),
+        ("2025-07-01T19:00:00.000Z", False),
+        ("2024-07-01T18:26:00.000Z", False),
+        ("2025-07-01T18:26:00.000+09:00", False),
+        ("soon", True),
+        (None, True),
+        (5, True),
     ],
 )
-def test_any_other_hour_is_refused_before_the_key_is_asked_for(
-    api: FakeApi, hour: datetime, now: datetime, words: str
+@pytest.mark.parametrize("call", ["fetch", "followed"])
+def test_an_answer_that_was_made_in_another_hour_is_refused(
+    api: FakeApi, call: str, stamp: object, believed: bool
 ) -> None:
-    def key() -> str:
-        raise AssertionError("the key was asked for")
-
-    api.plays(listing())
-    with pytest.raises(DataError, match=words):
-        api.client(key=key).fetch(hour, now)
-    assert api.requests == []
-
-
-def test_the_parser_refuses_an_hour_that_is_not_whole() -> None:
-    with pytest.raises(DataError, match="whole hour"):
-        parse_listing(listing(), NOW)
+    body = listing(timestamp=stamp)
+    api.plays(body)
+    arguments = [[100]] if call == "followed" else []
+    if believed:
+        assert len(getattr(api, call)(*arguments).frame) > 0
+        return
+    message = api.failure(DataError, call, *arguments)
+    assert "was made at" in message
+    assert "clock" in message
+    assert "cache" in message
+    assert len(api.requests) == 1
 
 
 # --- success -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("version", ["v1", "v3"])
-def test_a_listing_becomes_a_raw_frame_with_the_dollar_quote(api: FakeApi, version: str) -> None:
+def test_a_listing_becomes_a_raw_frame(api: FakeApi, version: str) -> None:
     api.plays(listing(version=version))
     frame = api.fetch(api_version=version).frame
     assert_valid(frame)
-    assert frame["id"].tolist() == [100, 200, 300]
-    assert frame["symbol"].tolist() == ["C1", "C2", "C3"]
     assert frame["price"].tolist() == [1.25, 2.25, 3.25]
-    assert frame["last_updated"].eq("2025-07-01T18:25:00.000Z").all()
+    assert frame["origin"].eq("cmc").all()
 
 
 def test_the_metadata_say_where_the_snapshot_came_from_and_invent_nothing(api: FakeApi) -> None:
-    body = listing()
-    body["status"] |= {"credit_count": 7, "notice": f"95 % of your credits\nare used, {KEY}"}
+    body = listing(credit_count=7, notice=f"95 % of your credits\nare used, {KEY}")
     api.plays(body)
-    assert api.fetch().metadata == {
+    known = {
         "source": "coinmarketcap",
-        "endpoint": f"{api.url}/v3/cryptocurrency/listings/latest",
+        "endpoint": f"{api.url}{LISTING_PATH}",
+        "access": "key",
         "coins": 3,
+        "asked": 3,
+        "pages": 1,
+        "repeated": 0,
+    }
+    assert api.fetch().metadata == known | {
         "credits": 7,
         "server_timestamp": "2025-07-01T18:26:29.000Z",
         "notice": "95 % of your credits are used, [key]",
     }
     api.plays({"data": body["data"]})
-    assert set(api.fetch().metadata) == {"source", "endpoint", "coins"}
+    assert api.fetch().metadata == known
 
 
 @pytest.mark.parametrize("code", [0, "0", None])
 def test_success_may_be_written_as_number_text_or_null(api: FakeApi, code: object) -> None:
-    body = listing()
-    body["status"]["error_code"] = code
-    api.plays(body)
+    api.plays(listing(error_code=code))
     assert len(api.fetch().frame) == 3
 
 
-def test_a_compressed_answer_is_read(api: FakeApi) -> None:
-    api.plays(gzip.compress(json.dumps(listing()).encode()), headers={"Content-Encoding": "gzip"})
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_compressed_or_chunked_answer_is_read(api: FakeApi, chunked: bool, packed: bool) -> None:
+    body = json.dumps(listing()).encode()
+    headers = {"Content-Encoding": "gzip"} if packed else {}
+    api.plays(gzip.compress(body) if packed else body, headers=headers, chunked=chunked)
     assert len(api.fetch().frame) == 3
-    assert "gzip" in dict(api.requests[0][1])["Accept-Encoding"]
+    assert "gzip" in api.requests[0].headers["Accept-Encoding"]
 
 
-def test_a_coin_listed_twice_keeps_both_rows() -> None:
-    body = listing()
-    body["data"].append(copy.deepcopy(body["data"][0]))
-    assert parse_listing(body, HOUR)["id"].tolist() == [100, 200, 300, 100]
-
-
-@pytest.mark.parametrize("field_name", [name for name in (*COIN_FIELDS, *QUOTE_FIELDS) if name not in ("id", "symbol")])
-def test_null_and_absent_mean_the_same_for_a_single_coin(field_name: str) -> None:
-    null, absent = listing(), listing()
-    for body in (null, absent):
-        holder = body["data"][1]["quote"][1] if field_name in QUOTE_FIELDS else body["data"][1]
-        holder[field_name] = None
-        if body is absent:
-            del holder[field_name]
-    frame = parse_listing(null, HOUR)
-    pd.testing.assert_frame_equal(frame, parse_listing(absent, HOUR))
-    assert frame[field_name].isna().tolist() == [False, True, False]
-
-
-@pytest.mark.parametrize("quote", [None, [], {}, {"EUR": {"price": 1}}, {"USD": None}, [{"symbol": "EUR", "price": 1}]])
-def test_a_single_coin_without_a_dollar_quote_has_nulls(quote: object) -> None:
-    body = listing()
-    body["data"][1]["quote"] = quote
-    frame = parse_listing(body, HOUR)
-    assert frame["price"].isna().tolist() == [False, True, False]
-    assert frame["id"].tolist() == [100, 200, 300]
-
-
-def test_symbols_that_look_like_numbers_or_nulls_stay_text() -> None:
-    body = listing(5)
-    symbols = ["TRUE", "NAN", "42", "ΤBTC", "FCT,FCT2"]
-    for coin, symbol in zip(body["data"], symbols, strict=True):
-        coin["symbol"] = symbol
-    assert parse_listing(body, HOUR)["symbol"].tolist() == symbols
-
-
-# --- refused listings ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("data", [None, [], {}, {"1": {}}, "coins", 5])
-def test_an_answer_without_coins_is_refused(api: FakeApi, data: object) -> None:
-    body = listing()
-    body["data"] = data
-    api.plays(body)
-    message = api.failure(DataError)
-    assert "HTTP 200, error code 0" in message
-    assert "`data` holds no list of coins" in message
-
-
-def test_fields_that_every_coin_lacks_are_named() -> None:
-    body = listing()
-    for coin in body["data"]:
-        del coin["id"], coin["cmc_rank"], coin["quote"][1]["volume_change_24h"]
-    with pytest.raises(DataError, match="none of the 3 coins has the fields id, cmc_rank, volume_change_24h;"):
-        parse_listing(body, HOUR)
-
-
-@pytest.mark.parametrize(
-    ("field_name", "value", "words"),
-    [
-        ("id", None, "field id is missing"),
-        ("id", 0, "field id is missing or not positive"),
-        ("id", "200", "field id is text"),
-        ("id", 1.5, "field id is not a whole number"),
-        ("id", 2**53 + 1, "field id is not a whole number that can be stored exactly"),
-        ("symbol", None, "field symbol is missing"),
-        ("symbol", " ", "field symbol is missing or blank"),
-        ("symbol", 42, "field symbol is a number instead of text"),
-        ("symbol", "\ud800", "field symbol holds half of a character"),
-        ("name", ["x"], "field name is a list instead of text"),
-        ("cmc_rank", 1.5, "field cmc_rank is not a whole number"),
-        ("max_supply", {}, "field max_supply is an object instead of a number"),
-        ("price", "1.5", "field price is text instead of a number"),
-        ("price", True, "field price is true or false instead of a number"),
-        ("price", math.nan, "field price is not a finite number"),
-        ("volume_24h", math.inf, "field volume_24h is not a finite number"),
-        ("market_cap", 10**400, "field market_cap is not a finite number"),
-        ("last_updated", 1751394300, "field last_updated is a number instead of text"),
-    ],
-)
-def test_a_value_that_cannot_be_believed_is_refused_naming_coin_and_field(
-    api: FakeApi, field_name: str, value: object, words: str
-) -> None:
-    body = listing()
-    holder = body["data"][1]["quote"][1] if field_name in QUOTE_FIELDS else body["data"][1]
-    holder[field_name] = value
-    api.plays(body)
-    message = api.failure(DataError)
-    assert words in message
-    assert "coin 2 (id " in message
-    assert field_name == "id" or "id 200, " in message
-    assert field_name == "symbol" or "symbol 'C2'" in message
-
-
-def test_a_number_too_large_for_a_double_is_refused_as_the_server_writes_it(api: FakeApi) -> None:
+def test_a_value_that_cannot_be_believed_is_refused_naming_request_coin_and_field(api: FakeApi) -> None:
     api.plays(json.dumps(listing()).replace('"price": 2.25', '"price": 1e999').encode())
-    assert "coin 2 (id 200, symbol 'C2'): field price is not a finite number" in api.failure(DataError)
-
-
-@pytest.mark.parametrize("coin", [None, "BTC", [], 7])
-def test_a_coin_that_is_not_an_object_is_refused(coin: object) -> None:
-    body = listing()
-    body["data"][1] = coin
-    with pytest.raises(DataError, match=r"coin 2 .*instead of an object"):
-        parse_listing(body, HOUR)
-
-
-@pytest.mark.parametrize("quote", ["USD", 5, {"USD": 5}, [None], ["USD"], [{"symbol": "USD"}, {"symbol": "USD"}]])
-def test_a_quote_that_is_ambiguous_or_no_object_is_refused(quote: object) -> None:
-    body = listing()
-    body["data"][1]["quote"] = quote
-    with pytest.raises(DataError, match=r"coin 2 .*field quote"):
-        parse_listing(body, HOUR)
-
-
-# --- failed requests -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("status", "code", "kind", "advice"), ERRORS)
-@pytest.mark.parametrize("as_text", [False, True])
-def test_every_documented_error_says_what_to_do(
-    api: FakeApi, status: int, code: int, kind: type[Exception], advice: str, as_text: bool
-) -> None:
-    api.plays(error_body(str(code) if as_text else code, "It can't be done."), status)
-    message = api.failure(kind)
-    assert f'HTTP {status}, error code {code}, "It can\'t be done."' in message
-    assert advice in message
-
-
-def test_every_published_error_body_is_understood(api: FakeApi) -> None:
-    bodies = json.loads(shared(ERROR_FILE))
-    assert len(bodies) == len(ERRORS)
-    for status, code, kind, advice in ERRORS:
-        body = bodies[str(status) if status == code else f"{status}_{code}"]
-        api.plays(body, status)
-        message = api.failure(kind)
-        assert body["status"]["error_message"] in message
-        assert f"error code {code}" in message
-        assert advice in message
-
-
-@pytest.mark.parametrize(
-    ("status", "code", "kind"),
-    [
-        (200, 1001, DataError),
-        (200, "1008", TemporaryError),
-        (200, 500, TemporaryError),
-        (200, 4001, DataError),
-        (200, "no number", DataError),
-        (200, False, DataError),
-        (200, [0], DataError),
-        (200, -1, DataError),
-        (201, 0, DataError),
-        (404, None, DataError),
-        (408, None, TemporaryError),
-        (418, 4001, DataError),
-        (429, None, TemporaryError),
-        (429, 4001, TemporaryError),
-        (502, 0, TemporaryError),
-        (503, "no number", TemporaryError),
-    ],
-)
-def test_the_code_decides_where_it_is_known_and_else_the_http_status(
-    api: FakeApi, status: int, code: object, kind: type[Exception]
-) -> None:
-    api.plays(listing() | error_body(code), status)  # coins beside an error are no coins
-    assert f"HTTP {status}, error code" in api.failure(kind)
-
-
-@pytest.mark.parametrize("message", [None, "", {"a": 1}])
-def test_an_error_without_a_message_says_so(api: FakeApi, message: object) -> None:
-    api.plays(error_body(1001, message), 401)
-    assert '"no message"' in api.failure(DataError)
-
-
-@pytest.mark.parametrize(
-    ("status", "kind"),
-    [(200, TemporaryError), (403, DataError), (404, DataError), (429, TemporaryError), (503, TemporaryError)],
-)
-@pytest.mark.parametrize("body", [b"<html><h1>Just a moment</h1>" + b"x" * 500, b"", b"\xff\xfe\x00", b"[" * 100_000])
-def test_a_body_that_is_not_json_is_shown_in_part(
-    api: FakeApi, status: int, kind: type[Exception], body: bytes
-) -> None:
-    api.plays(body, status)
-    message = api.failure(kind)
-    assert f"HTTP {status}, and the body is not JSON or is cut off" in message
-    assert body[:200].decode(errors="replace").replace("\x00", " ") in message
-    assert len(message) < 700
-
-
-@pytest.mark.parametrize("body", [[], None, "ok", 5, {"status": "ok"}, {"status": [0]}])
-def test_json_without_the_envelope_is_refused(api: FakeApi, body: object) -> None:
-    api.plays(body)
-    assert "neither a listing nor an error report" in api.failure(DataError)
-    api.plays(body, 502)
-    assert "HTTP 502" in api.failure(TemporaryError)
-
-
-def test_a_truncated_answer_may_pass(api: FakeApi) -> None:
-    whole = json.dumps(listing()).encode()
-    api.plays(whole[:500], headers={"Content-Length": str(len(whole))})
-    assert "broke off" in api.failure(TemporaryError)
-    api.plays(whole[:500])  # the length fits, the text is half
-    assert "cut off" in api.failure(TemporaryError)
-    api.plays(gzip.compress(whole)[:200], headers={"Content-Encoding": "gzip"})
-    api.failure(TemporaryError)
-    api.plays(b"no gzip", headers={"Content-Encoding": "gzip"})
-    assert "broke off" in api.failure(TemporaryError)
-
-
-@pytest.mark.parametrize("hang", ["before headers", "in body"])
-def test_a_slow_answer_ends_after_the_time_out(api: FakeApi, hang: str) -> None:
-    api.plays(listing(), hang=hang)
-    message = api.failure(TemporaryError, timeout=0.2)
-    assert "no answer within 0.2 s" in message or (hang == "in body" and "timed out" in message)
-    assert "Run this hour again" in message
-
-
-def test_a_server_that_is_away_or_speaks_no_http_may_pass(api: FakeApi) -> None:
-    api.plays(b"", raw=b"\x00garbage\r\n\r\n")
-    assert "BREAKOUT_CMC_URL" in api.failure(TemporaryError)
-    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
-        free = server.server_port
-    with pytest.raises(TemporaryError, match="connection failed"):
-        api.fetch(base_url=f"http://127.0.0.1:{free}")
-
-
-def test_an_address_that_cannot_be_requested_is_permanent(api: FakeApi) -> None:
-    with pytest.raises(DataError, match="Correct BREAKOUT_CMC_URL"):
-        api.fetch(base_url="http://127.0.0.1:99999")
-
-
-@pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_a_redirect_is_not_followed_so_the_key_goes_to_no_other_host(api: FakeApi, status: int) -> None:
-    api.plays(b"", status, headers={"Location": f"{api.url}/elsewhere?key={KEY}"})
     message = api.failure(DataError)
-    assert f"HTTP {status}" in message
-    assert "/elsewhere" in message
+    assert f"GET {api.url}{LISTING_PATH} for hour 2025-07-01 18:00 UTC: HTTP 200, error code 0" in message
+    assert "coin 2 (id 200, symbol 'C2'): field price is not a finite number" in message
+    api.plays(envelope([]))
+    assert "`data` holds no list of coins" in api.failure(DataError)
     assert len(api.requests) == 1
 
 
-def test_a_body_is_read_up_to_the_cap_and_not_beyond(api: FakeApi) -> None:
-    whole = json.dumps(listing()).encode()
-    packed = {"Content-Encoding": "gzip"}
-    api.plays(gzip.compress(whole.ljust(MAX_BODY_BYTES), 1), headers=packed)
-    assert len(api.fetch().frame) == 3
-    api.plays(gzip.compress(whole.ljust(MAX_BODY_BYTES + 1), 1), headers=packed)
-    assert "longer than 50 MB" in api.failure(DataError)
+def test_a_new_field_is_one_log_line_a_process_and_never_the_key(
+    api: FakeApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = listing()
+    for one in body["data"]:
+        one["field_of_this_test"] = 1
+        one["quote"][1][f"echo_{KEY}"] = 1
+    api.plays(body)
+    api.fetch()
+    api.fetch()
+    api.followed([100])
+    lines = [record.getMessage() for record in caplog.records if "is new here" in record.getMessage()]
+    assert sum("coin.field_of_this_test" in line for line in lines) == 1
+    assert sum("quote.echo_[key]" in line for line in lines) == 1
+    assert KEY not in caplog.text
+
+
+# --- pages ---------------------------------------------------------------------------------------------------------
+
+
+def test_pages_are_asked_for_one_after_the_other_up_to_the_limit(api: FakeApi) -> None:
+    api.plays(listing(2, first=1, credit_count=1))
+    api.then(listing(2, first=3, credit_count=1, timestamp="2025-07-01T18:26:40.000Z"))
+    api.then(listing(1, first=5, credit_count=1))
+    snapshot = api.fetch(limit=5, page_size=2)
+    assert [(request.query["start"], request.query["limit"]) for request in api.requests] == [
+        (["1"], ["2"]),
+        (["3"], ["2"]),
+        (["5"], ["1"]),
+    ]
+    assert_valid(snapshot.frame)
+    assert snapshot.frame["id"].tolist() == [100, 200, 300, 400, 500]
+    assert snapshot.metadata["credits"] == 3
+    assert (snapshot.metadata["pages"], snapshot.metadata["repeated"], snapshot.metadata["asked"]) == (3, 0, 5)
+
+
+def test_a_coin_that_a_later_page_repeats_is_kept_once_as_it_was_first(api: FakeApi) -> None:
+    moved = envelope([{**coin(10), "cmc_rank": 1}, *(coin(number) for number in range(11, 20))])
+    api.plays(listing(10))
+    api.then(moved)
+    snapshot = api.fetch(limit=20, page_size=10)
+    assert snapshot.frame["id"].tolist() == [100 * number for number in range(1, 20)]
+    assert snapshot.frame.set_index("id").loc[1000, "cmc_rank"] == 1000
+    counts = {name: snapshot.metadata[name] for name in ("coins", "asked", "pages", "repeated")}
+    assert counts == {"coins": 19, "asked": 20, "pages": 2, "repeated": 1}
+
+
+@pytest.mark.parametrize("total", [3, "3"])
+def test_no_page_is_asked_for_beyond_the_total(api: FakeApi, total: object) -> None:
+    api.plays(listing(2, total_count=total))
+    api.then(listing(1, first=3, total_count=total))
+    assert api.fetch(limit=10, page_size=2).metadata["asked"] == 3
+    assert len(api.requests) == 2
+
+
+def test_an_empty_page_is_the_end_of_the_list(api: FakeApi) -> None:
+    api.plays(listing(10))
+    api.then(envelope([]))
+    assert len(api.fetch(limit=11, page_size=10).frame) == 10
+    api.plays(envelope([]))
+    assert "holds no list of coins (it is empty)" in api.failure(DataError, page_size=1)
+
+
+def test_a_failure_on_a_later_page_loses_the_hour_but_not_the_pages_before(api: FakeApi) -> None:
+    api.plays(listing(2))
+    api.then(error_body(500), 500)
+    api.then(listing(1, first=3))
+    assert len(api.fetch(page_size=2).frame) == 3
+    api.plays(listing(2))
+    api.then(error_body(1010), 429)
+    assert "error code 1010" in api.failure(DataError, page_size=2)
+
+
+# --- a listing that is too short -----------------------------------------------------------------------------------
+
+
+def test_a_listing_below_nine_tenths_of_what_was_asked_is_refused_naming_both_numbers(api: FakeApi) -> None:
+    api.plays(listing(9))
+    assert api.fetch(limit=10).metadata["asked"] == 10
+    api.plays(listing(8))
+    message = api.failure(TemporaryError, limit=10)
+    assert "8 coins of 10" in message
+    assert "BREAKOUT_CMC_LIMIT" in message
+    assert len(api.requests) == 1, "an answer that has cost its credits is not asked for again at once"
+
+
+@pytest.mark.parametrize(
+    ("total", "fits"), [(8, True), ("8", True), (9, False), (0, False), (None, False), ("x", False)]
+)
+def test_the_total_counts_where_it_is_smaller_than_the_limit(api: FakeApi, total: object, fits: bool) -> None:
+    api.plays(listing(8, total_count=total))
+    if fits:
+        assert api.fetch(limit=100).metadata["asked"] == 8
+    else:
+        api.failure(TemporaryError, limit=10)
+
+
+def test_a_coin_listed_twice_counts_once(api: FakeApi) -> None:
+    body = listing(8)
+    body["data"] += copy.deepcopy(body["data"][:2])
+    api.plays(body)
+    assert "8 coins of 10" in api.failure(TemporaryError, limit=10)
+
+
+# --- coins that dropped out of the listing -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("version", "path"), [("v1", "v2"), ("v3", "v3")])
+def test_followed_coins_are_asked_for_by_id(api: FakeApi, version: str, path: str) -> None:
+    api.plays(envelope({"100": coin(1, version), "300": [coin(3, version)]}))
+    snapshot = api.followed([300, 100, 700, 300], api_version=version)
+    [request] = api.requests
+    assert request.path == f"/{path}/cryptocurrency/quotes/latest"
+    assert request.query == {"id": ["300,100,700"], "convert": ["USD"], "skip_invalid": ["true"]}
+    assert_valid(snapshot.frame)
+    assert snapshot.frame["id"].tolist() == [100, 300]
+    assert snapshot.frame["origin"].eq("cmc:followed").all()
+    assert snapshot.metadata == {
+        "source": "coinmarketcap",
+        "endpoint": f"{api.url}{request.path}",
+        "access": "key",
+        "coins": 2,
+        "followed": 3,
+        "lost": 1,
+        "credits": 1,
+        "server_timestamp": "2025-07-01T18:26:29.000Z",
+    }
+
+
+def test_many_coins_are_asked_for_a_hundred_at_a_time(api: FakeApi) -> None:
+    api.plays(envelope([coin(number) for number in range(1, 101)]))
+    api.then(envelope([coin(number) for number in range(101, 120)]))
+    snapshot = api.followed([100 * number for number in range(1, 121)])
+    assert [request.query["id"][0].count(",") + 1 for request in api.requests] == [100, 20]
+    assert (len(snapshot.frame), snapshot.metadata["lost"], snapshot.metadata["credits"]) == (119, 1, 2)
+
+
+def test_nothing_is_asked_where_no_coin_is_followed(api: FakeApi) -> None:
+    api.plays(listing())
+    snapshot = api.followed([], key=no_key)
+    assert api.requests == []
+    assert tuple(snapshot.frame.columns) == RAW_COLUMNS
+    assert (len(snapshot.frame), snapshot.metadata["followed"], snapshot.metadata["lost"]) == (0, 0, 0)
+
+
+def test_all_followed_coins_may_be_lost(api: FakeApi) -> None:
+    api.plays(envelope({}))
+    snapshot = api.followed([100, 200])
+    assert_valid(snapshot.frame)
+    assert (len(snapshot.frame), snapshot.metadata["lost"]) == (0, 2)
+
+
+@pytest.mark.parametrize("wrong", [0, -5, True, "100", 1.5, None, 2**53])
+def test_what_is_no_id_is_refused(api: FakeApi, wrong: object) -> None:
+    api.plays(listing())
+    ids: list[Any] = [100, wrong]
+    with pytest.raises(DataError, match="is no id of a coin"):
+        api.followed(ids)
+    with pytest.raises(DataError, match="is no id of a coin"):
+        api.past(ids)
+    assert api.requests == []
+
+
+def test_ids_of_a_frame_are_taken(api: FakeApi) -> None:
+    api.plays(listing())
+    assert api.followed(list(pd.Series([100, 200], dtype="Int64"))).metadata["coins"] == 2
+    assert api.followed(list(pd.Series([100, 200]).to_numpy())).metadata["coins"] == 2
+
+
+# --- hours that are over -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("version", "path"), [("v1", "v2"), ("v3", "v3")])
+def test_a_past_hour_is_asked_for_by_its_first_ten_minutes(api: FakeApi, version: str, path: str) -> None:
+    coins = {str(100 * n): past_coin(n, ON_TIME, "2025-07-01T19:04:00.000Z", version=version) for n in (1, 2)}
+    api.plays(envelope(coins, timestamp="2025-07-02T18:26:29.000Z"))
+    snapshot = api.past([100, 200, 300], api_version=version)
+    [request] = api.requests
+    assert request.path == f"/{path}/cryptocurrency/quotes/historical"
+    assert request.query == {
+        "id": ["100,200,300"],
+        "convert": ["USD"],
+        "skip_invalid": ["true"],
+        "interval": ["hourly"],
+        "time_start": ["2025-07-01T17:59:59.000Z"],
+        "time_end": ["2025-07-01T18:10:00.000Z"],
+    }
+    assert_valid(snapshot.frame)
+    assert snapshot.frame["price"].tolist() == [1, 2]
+    assert snapshot.frame["origin"].eq("cmc:history").all()
+    assert snapshot.frame[["cmc_rank", "num_market_pairs", "kind"]].isna().all().all()
+    assert {name: snapshot.metadata[name] for name in ("coins", "asked", "lost", "credits")} == {
+        "coins": 2,
+        "asked": 3,
+        "lost": 1,
+        "credits": 1,
+    }
+
+
+def test_a_single_coin_of_the_past_is_not_wrapped(api: FakeApi) -> None:
+    api.plays(envelope(past_coin(1, ON_TIME)))
+    assert api.past([100]).frame["price"].tolist() == [1]
+
+
+def test_many_coins_of_the_past_are_asked_for_a_hundred_at_a_time(api: FakeApi) -> None:
+    api.plays(envelope([past_coin(number, ON_TIME) for number in range(1, 101)]))
+    api.then(envelope({}))
+    assert api.past([100 * number for number in range(1, 151)]).metadata["lost"] == 50
+    assert len(api.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (403, error_body(1006)),
+        (403, error_body(1005)),
+        (403, b"<html>"),
+        (400, error_body(400, 'Invalid value for "time_start"')),
+        (200, envelope({})),
+        (200, envelope([])),
+        (200, envelope({"100": past_coin(1)})),
+        (200, envelope({"100": past_coin(1, "2025-07-02T18:04:16.000Z")})),
+    ],
+)
+def test_an_hour_that_the_plan_does_not_cover_names_the_alternatives(api: FakeApi, status: int, body: object) -> None:
+    api.plays(body, status)
+    message = api.failure(DataError, "past", [100, 200])
+    assert "cannot be had from this plan" in message
+    assert "Import the hour from a file" in message
+    assert "candles" in message
+    assert len(api.requests) == 1
+
+
+def test_other_errors_of_the_past_do_not_blame_the_plan(api: FakeApi) -> None:
+    api.plays(error_body(1001), 401)
+    assert "cannot be had" not in api.failure(DataError, "past", [100])
+    api.plays(error_body(500), 500)
+    assert "cannot be had" not in api.failure(TemporaryError, "past", [100])
+
+
+def test_a_past_hour_without_coins_is_refused(api: FakeApi) -> None:
+    with pytest.raises(DataError, match="no coins were named for hour 2025-07-01 18:00 UTC"):
+        api.past([])
+
+
+def test_a_past_hour_may_take_longer_than_an_hour_has_left(api: FakeApi) -> None:
+    api.plays(error_body(1008), 429)
+    api.then(good("past"))
+    assert len(api.past([100, 200]).frame) == 2
+    assert api.time.waits == [60]
+
+
+# --- credits -------------------------------------------------------------------------------------------------------
+
+
+def test_the_credits_are_asked_for_before_a_listing_where_a_budget_is_set(api: FakeApi) -> None:
+    api.plays(listing(450))
+    api.then(key_info(used=100, limit=10_000), at=INFO_PATH)
+    metadata = api.fetch(limit=450, monthly_budget=5000).metadata
+    assert api.paths() == [INFO_PATH, LISTING_PATH]
+    assert metadata["credits_used_this_month"] == 100
+    assert metadata["credits_budget"] == 5000
+    # From 18:00 on the first of July to the reset on the first of August are 726 hours of 3 credits.
+    assert metadata["credits_projected_month"] == 100 + 726 * 3
+    assert metadata["credits"] == 1, "of the listing alone"
+
+
+@every_call
+def test_without_a_budget_the_credits_are_not_asked_for(api: FakeApi, call: str, arguments: list[Any]) -> None:
+    api.plays(good(call))
+    metadata = getattr(api, call)(*arguments).metadata
+    assert INFO_PATH not in api.paths()
+    assert not any(name.startswith("credits_") for name in metadata)
+
+
+@every_call
+def test_a_call_that_the_budget_does_not_allow_is_refused_before_it_is_made(
+    api: FakeApi, call: str, arguments: list[Any]
+) -> None:
+    api.plays(good(call))
+    api.then(key_info(used=99, limit=10_000), at=INFO_PATH)
+    assert getattr(api, call)(*arguments, monthly_budget=100).metadata["credits_used_this_month"] == 99
+    api.requests.clear()
+    message = api.failure(DataError, call, *arguments, monthly_budget=99)
+    for words in ("99 are used", "this call costs 1", "99 are allowed", "2025-08-01 00:00 UTC"):
+        assert words in message
+    assert api.paths() == [INFO_PATH]
+
+
+def test_pages_cost_what_they_cost_one_by_one(api: FakeApi) -> None:
+    api.plays(listing())
+    api.then(key_info(used=0, limit=1), at=INFO_PATH)
+    assert "this call costs 3" in api.failure(DataError, limit=3, page_size=1, monthly_budget=10)
+
+
+def test_an_answer_that_does_not_tell_the_usage_does_not_lose_the_hour(
+    api: FakeApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    api.plays(listing())
+    api.then(envelope({"plan": None}), at=INFO_PATH)
+    metadata = api.fetch(monthly_budget=100).metadata
+    assert metadata["credits_budget"] == 100
+    assert "credits_used_this_month" not in metadata
+    assert "the monthly budget is not checked" in caplog.text
+
+
+def test_credits_that_cannot_be_asked_for_are_not_spent(api: FakeApi) -> None:
+    api.plays(listing())
+    api.then(error_body(1001), 401, at=INFO_PATH)
+    assert INFO_PATH in api.failure(DataError, monthly_budget=100)
+    assert api.paths() == [INFO_PATH]
 
 
 # --- the key in what the server says -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("echo", [KEY, KEY.upper(), KEY.lower()])
-def test_a_key_that_the_server_echoes_is_taken_out_of_every_error(api: FakeApi, echo: str) -> None:
-    wrong_price = listing()
-    wrong_price["data"][1]["symbol"] = f"C-{echo}"
-    wrong_price["data"][1]["quote"][1]["price"] = echo
+@every_call
+def test_a_key_that_the_server_echoes_is_taken_out_of_every_error(
+    api: FakeApi, caplog: pytest.LogCaptureFixture, echo: str, call: str, arguments: list[Any]
+) -> None:
+    wrong = good(call)
+    wrong["data"][1]["symbol"] = f"C-{echo}"
+    wrong["data"][1]["name"] = 5
     escaped = "".join(f"\\u{ord(character):04x}" for character in echo)
     for status, body in (
         (401, error_body(1001, f"The key {echo} is invalid.")),
         (401, error_body(echo)),
         (401, b'{"status": {"error_code": 1001, "error_message": "' + escaped.encode() + b'"}}'),
         (403, f"<html>Your request: {echo}".encode()),
-        (200, wrong_price),
+        (200, wrong),
     ):
         api.plays(body, status)
-        assert "[key]" in api.failure(DataError)
+        assert "[key]" in api.failure(DataError, call, *arguments)
+    assert KEY.lower() not in caplog.text.lower()
+
+
+@every_call
+def test_a_key_that_the_answer_about_it_echoes_is_taken_out_too(
+    api: FakeApi, caplog: pytest.LogCaptureFixture, call: str, arguments: list[Any]
+) -> None:
+    api.plays(good(call))
+    api.then(error_body(1007, f"{KEY} is disabled"), 403, at=INFO_PATH)
+    assert "[key] is disabled" in api.failure(DataError, call, *arguments, monthly_budget=5)
+    assert KEY not in caplog.text
 
 
 @pytest.mark.parametrize("place", range(200 - len(KEY), 201, 7))
@@ -614,95 +697,35 @@ def test_control_characters_of_a_server_do_not_reach_the_message(api: FakeApi) -
 
 def test_both_shapes_of_one_real_listing_give_equal_frames(api: FakeApi) -> None:
     api.plays(shared(V1_FILE))
-    first = api.fetch(api_version="v1").frame
+    first = api.fetch(api_version="v1", limit=100)
     api.plays(shared(V3_FILE))
-    third = api.fetch(api_version="v3").frame
-    pd.testing.assert_frame_equal(first, third)
-    assert_valid(first)
-    assert len(first) == 100
-    assert first["max_supply"].isna().sum() == 54
+    third = api.fetch(api_version="v3", limit=100)
+    pd.testing.assert_frame_equal(first.frame, third.frame)
+    assert_valid(first.frame)
+    assert first.metadata["asked"] == third.metadata["asked"] == 100
 
 
-def test_the_schema_of_2021_is_refused_naming_the_three_fields_it_lacks(api: FakeApi) -> None:
-    api.plays(shared(OLD_FILE))
-    message = api.failure(DataError)
-    assert "1000 coins has the fields volume_change_24h, market_cap_dominance, fully_diluted_market_cap;" in message
-
-
-def test_the_listing_of_2021_is_read_once_the_lacking_fields_are_there_as_null() -> None:
+def test_the_recorded_answer_of_2021_is_believed_in_its_own_hour_only(api: FakeApi) -> None:
     body = json.loads(shared(OLD_FILE))
-    for coin in body["data"]:
-        coin["quote"]["USD"] |= dict.fromkeys(["volume_change_24h", "market_cap_dominance", "fully_diluted_market_cap"])
-    frame = parse_listing(body, HOUR)
-    assert_valid(frame)
-    assert len(frame) == 1000
-    assert frame["volume_change_24h"].isna().all()
-    assert frame["max_supply"].isna().sum() == 446
-    twice = frame["symbol"].value_counts()
-    assert set(twice[twice == 2].index) == {"ONE", "REV", "USDX", "DG", "FCT", "SCC"}
-    assert {"TRUE", "vBNB", "ΤBTC"} <= set(frame["symbol"])
-    assert (frame["volume_24h"] == 0).sum() == 24
+    hour = datetime.fromisoformat("2021-06-29T00:00")
+    api.plays(body)
+    with pytest.raises(DataError, match="volume_change_24h, market_cap_dominance, fully_diluted_market_cap;"):
+        api.fetch(hour, hour, limit=1000)
+    for one in body["data"]:
+        one["quote"]["USD"] |= dict.fromkeys(LACKING)
+    api.plays(body)
+    snapshot = api.fetch(hour, hour, limit=1000)
+    assert (len(snapshot.frame), snapshot.metadata["credits"]) == (1000, 5)
+    assert "was made at 2021-06-29 00:23:45 UTC" in api.failure(DataError, limit=1000)
 
 
 # --- anything at all -----------------------------------------------------------------------------------------------
 
 
-def assert_valid(frame: pd.DataFrame) -> None:
-    assert tuple(frame.columns) == RAW_COLUMNS
-    assert frame.dtypes.equals(raw_frame(pd.DataFrame(index=[0])).dtypes)
-    assert len(frame)
-    assert frame[["id", "symbol"]].notna().all().all()
-    assert frame["timestamp"].eq(pd.Timestamp(HOUR)).all()
-    assert not np.isinf(frame[list(FLOAT_COLUMNS)].to_numpy()).any()
-
-
-ODD: st.SearchStrategy[object] = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.sampled_from([0, 0.0, -0.0, 2**53, 10**400, 1e308, math.nan, math.inf, "0", "1008", "1e5", "", "USD", "\ud800"]),
-    st.floats(),
-    st.text(max_size=5),
-    st.lists(st.none() | st.integers() | st.text(max_size=3), max_size=3),
-    st.dictionaries(st.sampled_from(["USD", "symbol", "price", "error_code", "id"]), st.integers() | st.none()),
-)
-CHANGES = st.sampled_from(["set", "delete", "copy"])
-
-
-@st.composite
-def mutated(draw: st.DrawFn) -> dict[str, Any]:
-    """A good listing with a few places overwritten, removed or doubled."""
-    body = listing(2, draw(st.sampled_from(["v1", "v3"])))
-    for _ in range(draw(st.integers(0, 3))):
-        holder: Any = body
-        while True:
-            places = list(range(len(holder))) if isinstance(holder, list) else sorted(holder)
-            if not places:
-                break
-            place = draw(st.sampled_from(places))
-            if isinstance(holder[place], dict | list) and holder[place] and draw(st.integers(0, 5)):
-                holder = holder[place]
-                continue
-            change = draw(CHANGES)
-            if change == "delete":
-                del holder[place]
-            elif change == "copy" and isinstance(holder, list):
-                holder.append(copy.deepcopy(holder[place]))
-            else:
-                holder[place] = draw(ODD)
-            break
-    return body
-
-
-@settings(max_examples=400, deadline=None)
-@given(mutated())
-def test_whatever_a_listing_holds_it_becomes_a_valid_frame_or_a_data_error(body: dict[str, Any]) -> None:
-    try:
-        frame = parse_listing(body, HOUR)
-    except DataError:
-        return
-    assert_valid(frame)
-    assert len(frame) == len(body["data"])
+@pytest.fixture(scope="module")
+def quick(api: FakeApi) -> Callable[..., Snapshot]:
+    """A fetch that gives up after its first attempt."""
+    return partial(api.fetch, limit=2, budget=timedelta(seconds=1))
 
 
 @settings(max_examples=200, deadline=None)
@@ -713,26 +736,26 @@ def test_whatever_a_listing_holds_it_becomes_a_valid_frame_or_a_data_error(body:
     noise=st.none() | st.tuples(st.integers(0, 2000), st.binary(max_size=4)),
 )
 def test_whatever_the_server_answers_the_fetch_ends_in_a_valid_frame_or_a_named_error(
-    api: FakeApi, body: dict[str, Any], status: int, cut: int | None, noise: tuple[int, bytes] | None
+    api: FakeApi,
+    quick: Callable[..., Snapshot],
+    body: dict[str, Any],
+    status: int,
+    cut: int | None,
+    noise: tuple[int, bytes] | None,
 ) -> None:
     content = json.dumps(body).encode()[:cut]
     if noise:
         content = content[: noise[0]] + noise[1] + content[noise[0] + len(noise[1]) :]
     api.plays(content, status)
     try:
-        snapshot, message = api.fetch(), ""
+        snapshot, message = quick(), ""
     except (DataError, TemporaryError) as error:
         snapshot, message = None, str(error)
+    assert len(api.requests) == 1
     if snapshot is None:
-        assert f"{api.url}/v3/cryptocurrency/listings/latest" in message
-        assert "HTTP" in message
+        assert f"{api.url}{LISTING_PATH}" in message
+        assert "HTTP" in message or "was made at" in message
     else:
         assert status == 200
         assert_valid(snapshot.frame)
         assert all(isinstance(value, str | int | float) for value in snapshot.metadata.values())
-
-
-def test_the_columns_of_a_frame_are_those_that_are_read() -> None:
-    assert {*COIN_FIELDS, *QUOTE_FIELDS, "timestamp"} == set(RAW_COLUMNS)
-    assert {"id", "num_market_pairs", "cmc_rank"} == set(INTEGER_COLUMNS)
-    assert {"name", "symbol", "date_added", "last_updated"} == set(TEXT_COLUMNS)

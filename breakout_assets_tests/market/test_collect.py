@@ -38,7 +38,7 @@ class Scripted:
     def can_fetch(self, hour: datetime, newest: datetime) -> bool:
         return True
 
-    def answers(self, hours: Sequence[datetime]) -> Iterator[tuple[datetime, Answer]]:
+    def answers(self, store: Store, hours: Sequence[datetime]) -> Iterator[tuple[datetime, Answer]]:
         for hour in hours:
             self.asked.append(hour)
             yield hour, self.script[hour]
@@ -65,9 +65,9 @@ def test_a_file_that_lies_there_is_believed_and_the_source_not_asked(store: Stor
 
 def test_another_process_that_writes_first_wins(store: Store) -> None:
     class Slow(Scripted):
-        def answers(self, hours: Sequence[datetime]) -> Iterator[tuple[datetime, Answer]]:
+        def answers(self, store: Store, hours: Sequence[datetime]) -> Iterator[tuple[datetime, Answer]]:
             put(store, HOUR, [coin(9)])
-            yield from super().answers(hours)
+            yield from super().answers(store, hours)
 
     found = run(store, Slow({HOUR: (listing(HOUR, [coin(1)]), {})}), [HOUR])[HOUR]
     assert isinstance(found, CollectedHour)
@@ -102,7 +102,7 @@ def test_the_live_source_never_puts_todays_prices_under_a_past_hour(store: Store
 
 
 def test_a_missing_key_is_a_reason_and_no_crash(store: Store) -> None:
-    source = CoinMarketCapSource(CoinMarketCap(key=lambda: "", base_url="http://127.0.0.1:9"), ReplayClock())
+    source = CoinMarketCapSource(CoinMarketCap(key=lambda: "", base_url="http://127.0.0.1:9"), clock=ReplayClock())
     assert "BREAKOUT_CMC_API_KEY" in str(run(store, source, [HOUR])[HOUR])
 
 

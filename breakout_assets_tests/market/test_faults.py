@@ -23,7 +23,7 @@ from breakout_assets.market.faults import (
 from breakout_assets.market.schema import HOUR, RAW_COLUMNS, hours_between
 from breakout_assets.market.simulated import ORIGIN, SimulatedMarket
 
-SEED, TOKENS = 9, 12  # more coins than the faults need together
+SEED, TOKENS = 9, 16  # more coins than the faults need together
 NAMES = sorted(FAULTS)
 FIRST = datetime.fromisoformat("2024-02-10T07:00")
 LAST = FIRST + 36 * 24 * HOUR
@@ -87,8 +87,8 @@ def logged_cells(fault: str, first: datetime = FIRST) -> frozenset[Cell]:
     cells: set[Cell] = set()
     everything = set(listing()["id"].astype(int))
     entries = log(fault, first)
-    if fault == "symbol_collision":
-        entries = entries[::2]  # each second one is the coin that is collided with, and stays as it is
+    if fault in ("symbol_collision", "wrapped_coin"):
+        entries = entries[::2]  # each second one is the coin that is collided with or wrapped, and stays as it is
     for coin, begin, end in entries:
         if fault == "redenomination" and stretch(begin) % 2:
             continue  # from here on the zeros are back
@@ -126,7 +126,8 @@ def differing(faults: list[str], columns: list[str]) -> frozenset[Cell]:
 def test_a_fault_shows_exactly_where_the_log_says(fault: str) -> None:
     expected = logged_cells(fault)
     assert expected
-    assert differing([fault], OWN) == expected
+    # Where only the base of the changes is wrong, nothing else can show it.
+    assert differing([fault], [*PRICE_CHANGES] if fault == "rebased_change" else OWN) == expected
 
 
 @pytest.mark.parametrize("fault", NAMES)
@@ -148,7 +149,7 @@ def test_dominance_of_the_others_changes_only_in_hours_of_the_fault(fault: str) 
 
 
 def test_all_faults_together_show_where_their_logs_say() -> None:
-    expected = frozenset().union(*(logged_cells(fault) for fault in NAMES))
+    expected = frozenset().union(*(logged_cells(fault) for fault in NAMES if fault != "rebased_change"))
     # A coin that a fault adds shares the hours that are lost to all; they are listed for the market's coins.
     lost = {hour for _, hour in logged_cells("missing_hours")}
     expected = frozenset((coin, hour) for coin, hour in expected if coin <= 900_000 + TOKENS or hour not in lost)
@@ -197,7 +198,7 @@ def test_few_coins_can_bear_all_faults(tokens: int) -> None:
     names = [name for name in NAMES if name != "symbol_collision"]
     frames = dict(market(*names, tokens=tokens).snapshots(FIRST, FIRST + 32 * 24 * HOUR))
     assert len(frames) == 32 * 24 + 1 - 3
-    assert min(len(frame) for frame in frames.values()) < tokens + 2
+    assert min(len(frame) for frame in frames.values()) < tokens + 4
 
 
 def test_short_faults_have_days_of_their_own() -> None:
@@ -224,24 +225,33 @@ def test_the_panel_that_a_fault_is_given_stays_as_it_is() -> None:
     shape = len(hours), len(numbers)
     random = np.random.default_rng(0)
     price, volume, walk, pairs, supply = random.random((5, *shape))
-    age, serial, since, symbol, name = np.zeros((5, *shape), dtype=np.int64)
+    base = np.ones(shape)
+    age, serial, since, symbol, name, kind = np.zeros((6, *shape), dtype=np.int64)
     listed, copies = np.zeros((2, *shape), dtype=np.bool_)
     delay, collected = np.zeros(len(hours), dtype=np.int64), np.ones(len(hours), dtype=np.bool_)
     panel = Panel(
-        hours, numbers, price, volume, walk, pairs, supply, age, serial, since, listed, symbol, name, copies, delay,
-        collected,
+        hours, numbers, price, volume, walk, pairs, supply, age, serial, since, listed, symbol, name, kind, base,
+        copies, delay, collected,
     )  # fmt: skip
     before = {field: cells.copy() for field, cells in vars(panel).items()}
     after = vars(inject(panel, SEED, tokens, faults))
     for field, cells in vars(panel).items():
         np.testing.assert_array_equal(cells, before[field])
     changed = {field for field, cells in after.items() if not np.array_equal(cells, before[field])}
-    assert changed >= {"price", "volume", "supply", "age", "serial", "since", "symbol", "name", "copies", "delay"}
+    assert changed == vars(panel).keys() - {"hours", "numbers", "walk", "pairs"}
 
 
 def test_columns_of_added_coins_come_last() -> None:
     assert coin_numbers(3, frozenset({"late_listing"})).tolist() == [0, 1, 2, 2_000_000]
-    assert coin_numbers(2, frozenset(FAULTS)).tolist() == [0, 1, 1_000_000, 2_000_000]
+    assert coin_numbers(2, frozenset(FAULTS)).tolist() == [0, 1, 1_000_000, 2_000_000, 3_000_000, 4_000_000]
+
+
+def test_faults_come_in_the_order_that_their_coins_and_hours_depend_on() -> None:
+    assert list(FAULTS) == [
+        "missing_hours", "late_ingestion", "duplicate_rows", "stale_price", "symbol_collision", "dying_token",
+        "late_listing", "redenomination", "price_glitch", "market_glitch", "rank_exit", "zero_price", "missing_price",
+        "rebased_change", "stablecoin", "wrapped_coin", "zero_volume",
+    ]  # fmt: skip
 
 
 # --- the log ------------------------------------------------------------------------------------------------------
@@ -434,6 +444,49 @@ def test_a_missing_price_leaves_null_what_follows_from_it() -> None:
     others = market("missing_price").snapshot(first)["market_cap_dominance"].dropna()
     assert len(others) == TOKENS - 1
     assert others.sum() == pytest.approx(100)
+
+
+def test_a_rebased_change_is_off_while_prices_are_right() -> None:
+    coin, first, last = whole_event("rebased_change")
+    assert last - first == 11 * HOUR
+    hit, clean = (only(rows, coin).loc[first:last] for rows in (listing("rebased_change"), listing()))
+    for column in PRICE_CHANGES:
+        np.testing.assert_allclose(1 + hit[column] / 100, (1 + clean[column] / 100) / 0.8)
+    same = ["price", "market_cap", "volume_change_24h", "last_updated"]
+    pd.testing.assert_frame_equal(hit[same], clean[same], check_exact=True)
+
+
+def test_a_stablecoin_trembles_about_a_dollar_at_all_times() -> None:
+    coin = 3_900_001
+    assert {entry[0] for entry in log("stablecoin")} == {coin}
+    rows = only(listing("stablecoin"), coin)
+    assert rows.index.tolist() == hours_between(FIRST, LAST)
+    assert (rows["kind"] == "stablecoin").all()
+    assert (rows["price"] - 1).abs().max() <= 0.002
+    assert rows["price"].diff().iloc[1:].abs().min() > 0
+    assert (rows["cmc_rank"] == TOKENS + 1).all()
+    assert rows["percent_change_90d"].abs().max() < 0.5
+    assert (listing("stablecoin")["kind"] == "coin").sum() == len(listing())
+
+
+def test_a_wrapped_coin_has_the_price_of_another_one_at_all_times() -> None:
+    wrapped, original = (entry[0] for entry in log("wrapped_coin", FIRST, FIRST)[:2])
+    assert wrapped == 4_900_001
+    rows, of_original = only(listing("wrapped_coin"), wrapped), only(listing("wrapped_coin"), original)
+    assert rows.index.tolist() == hours_between(FIRST, LAST)
+    assert (rows["kind"] == "wrapped").all()
+    pd.testing.assert_series_equal(rows["price"], of_original["price"], check_exact=True)
+    assert (listing("wrapped_coin")["kind"] == "coin").sum() == len(listing())
+
+
+def test_a_coin_without_volume_keeps_its_price() -> None:
+    coin, first, last = whole_event("zero_volume")
+    assert last - first == 5 * HOUR
+    rows, clean = only(listing("zero_volume"), coin), only(listing(), coin)
+    assert (rows.loc[first:last, "volume_24h"].abs() <= 0).all()
+    assert (rows.loc[first:last, "volume_change_24h"] == -100).all()
+    assert np.isnan(at(rows, last + 24 * HOUR, "volume_change_24h"))
+    pd.testing.assert_series_equal(rows["price"], clean["price"], check_exact=True)
 
 
 def test_an_event_under_way_looks_the_same_to_whoever_begins_in_its_middle() -> None:

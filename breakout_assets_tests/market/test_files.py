@@ -26,8 +26,8 @@ def test_a_snapshot_comes_back_as_it_was_written(store: Store, extension: str) -
 def test_csv_looks_like_the_older_collectors_file_with_an_id_behind(store: Store) -> None:
     text = put(store, HOUR, [coin(1, max_supply=None)]).read_bytes().decode()
     header, row = text.split("\r\n")[:2]
-    assert header == ",".join([*SNAPSHOT_COLUMNS, "id"])
-    assert row.endswith(",2024-03-01T05:00:00,1")
+    assert header == ",".join([*SNAPSHOT_COLUMNS, "id", "kind", "origin"])
+    assert row.endswith(",2024-03-01T05:00:00,1,,")
 
 
 def test_files_of_different_schemas_are_read_together_in_order_of_time(store: Store) -> None:
@@ -105,7 +105,7 @@ def test_no_files_give_no_rows(store: Store) -> None:
 
 
 def test_a_file_that_vanishes_is_an_error(store: Store, tmp_path: Path) -> None:
-    file = RawFile(HOUR, store.raw_path(HOUR, "csv"), "v")
+    file = RawFile(HOUR, store.raw_path(HOUR, "csv"), "v", HOUR)
     with pytest.raises(DataError, match="cannot be read"):
         read_raw(store, [file])
 

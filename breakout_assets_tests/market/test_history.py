@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from breakout_assets.errors import DataError
-from breakout_assets.market.history import compact_day, day_bounds, newest_hour, read_days, read_hour, read_until
+from breakout_assets.market.history import compact_day, day_bounds, hour_of_rows, newest_hour, read_days, read_until
 from breakout_assets.market.tokens import load_registry
 from breakout_assets.store import Store
 from breakout_assets_tests.samples import at, coin, put
@@ -14,7 +14,8 @@ DAY = date(2024, 3, 1)
 
 def fill(store: Store, first: str, hours: int, price: float = 1.0) -> None:
     for n in range(hours):
-        put(store, at(first) + timedelta(hours=n), [coin(1, price=price + n), coin(2)])
+        # No price stands still, and none jumps: the gates have nothing to say.
+        put(store, at(first) + timedelta(hours=n), [coin(1, price=price + n / 50), coin(2, price=20 + n / 50)])
 
 
 def compact(store: Store, day: date) -> None:
@@ -26,7 +27,7 @@ def test_a_day_is_compacted_by_token_and_time_whatever_hours_it_has(store: Store
     day = compact_day(store, load_registry(store), DAY)
     assert [hour.hour for hour in day.hours] == [22, 23]
     assert day.rows["token"].tolist() == ["C1-1", "C1-1", "C2-2", "C2-2"]
-    assert day.rows["price"].tolist() == [1.0, 2.0, 20.0, 20.0]
+    assert day.rows["price"].tolist() == [1.0, 1.02, 20.0, 20.02]
 
 
 def test_what_a_day_was_made_from_changes_with_a_late_or_rewritten_file(store: Store) -> None:
@@ -81,10 +82,35 @@ def test_a_late_hour_of_yesterday_is_seen_though_the_day_was_compacted_without_i
 
 def test_one_hour_and_the_newest_hour(store: Store) -> None:
     fill(store, "2024-03-01 22:00", 3)
-    assert read_hour(store, at("2024-03-01 23:00"))["token"].tolist() == ["C1-1", "C2-2"]
+    rows = read_until(store, at("2024-03-01 22:00"), at("2024-03-02 01:00"))
+    assert hour_of_rows(rows, at("2024-03-01 23:00"))["token"].tolist() == ["C1-1", "C2-2"]
     with pytest.raises(DataError, match="materialise hourly_snapshots first"):
-        read_hour(store, at("2024-03-02 01:00"))
+        hour_of_rows(rows, at("2024-03-02 01:00"))
     assert newest_hour(store, at("2024-03-02 02:10")) == at("2024-03-02 00:00")
     assert newest_hour(store, at("2024-03-01 23:59")) == at("2024-03-01 23:00")
     assert newest_hour(store, at("2024-03-05 00:00")) is None
     assert day_bounds(DAY) == (at("2024-03-01 00:00"), at("2024-03-01 23:00"))
+
+
+@pytest.mark.parametrize("compacted", [True, False])
+def test_a_day_is_judged_by_the_hours_before_it(store: Store, compacted: bool) -> None:
+    fill(store, "2024-03-01 12:00", 24)
+    for n in range(22, 29):  # from ten in the evening until four in the morning the price stands still
+        put(store, at("2024-03-01 00:00") + timedelta(hours=n), [coin(1, price=1.3), coin(2, price=20 + n / 50)])
+    if compacted:
+        compact(store, DAY)
+    rows = compact_day(store, load_registry(store), DAY + timedelta(days=1)).rows
+    stale = rows[rows["quarantine"].notna()]
+    assert stale["quarantine"].tolist() == ["STALE_PRICE"] * 2
+    assert [hour.hour for hour in stale["timestamp"]] == [3, 4]
+
+
+def test_what_a_day_was_made_from_changes_with_the_days_that_it_is_judged_by(store: Store) -> None:
+    fill(store, "2024-03-08 00:00", 2)
+    found = {compact_day(store, load_registry(store), date(2024, 3, 8)).sources}
+    for earlier in ("2024-03-07 10:00", "2024-03-01 00:00"):
+        fill(store, earlier, 1)
+        found.add(compact_day(store, load_registry(store), date(2024, 3, 8)).sources)
+    assert len(found) == 3
+    fill(store, "2024-03-04 10:00", 1)
+    assert compact_day(store, load_registry(store), date(2024, 3, 8)).sources in found

@@ -1,17 +1,23 @@
+import gzip
+import json
+
 import pandas as pd
 import pytest
 
 from breakout_assets.market.files import read_raw
-from breakout_assets.market.snapshots import QUARANTINE_REASONS, believed, market_rows
+from breakout_assets.market.gates import REASONS
+from breakout_assets.market.history import compact_day
+from breakout_assets.market.snapshots import believed, judged, market_rows
 from breakout_assets.market.tokens import load_registry
 from breakout_assets.store import Store
-from breakout_assets_tests.samples import SHARED_DATA, at, coin, listing, put, shared
+from breakout_assets_tests.samples import at, coin, listing, put, shared
 
 HOUR = at("2024-03-01 05:00")
 
 
 def market(store: Store, coins: list[dict[str, object]]) -> pd.DataFrame:
-    return market_rows(store, load_registry(store), listing(HOUR, coins))
+    rows = market_rows(store, load_registry(store), listing(HOUR, coins))
+    return judged(rows, rows.iloc[:0])
 
 
 @pytest.mark.parametrize(
@@ -26,11 +32,13 @@ def market(store: Store, coins: list[dict[str, object]]) -> pd.DataFrame:
 )
 def test_a_row_without_a_usable_price_is_kept_with_the_reason(store: Store, price: float | None, reason: str) -> None:
     put(store, HOUR, [coin(1), coin(2, price=price)])
-    rows = market_rows(store, load_registry(store), read_raw(store, list(store.raw_files(HOUR.date()).values())))
+    raw = read_raw(store, list(store.raw_files(HOUR.date()).values()))
+    rows = market_rows(store, load_registry(store), raw)
+    rows = judged(rows, rows.iloc[:0])
     assert rows["token"].tolist() == ["C1-1", "C2-2"]
     assert rows["quarantine"].fillna("").tolist() == ["", reason]
     assert believed(rows)["token"].tolist() == ["C1-1"]
-    assert reason in QUARANTINE_REASONS
+    assert reason in REASONS
 
 
 @pytest.mark.parametrize(
@@ -46,14 +54,6 @@ def test_an_impossible_volume_is_quarantined_and_an_absent_one_is_not(
 def test_a_row_without_symbol_or_name_is_kept_and_only_used_if_it_has_an_id(store: Store, column: str) -> None:
     rows = market(store, [coin(1, **{column: None}), coin(2, id=None, **{column: None})])
     assert sorted(rows["quarantine"].fillna("")) == ["", "IDENTITY_MISSING"]
-
-
-def test_every_reason_is_explained(store: Store) -> None:
-    nameless = coin(5, id=None, name=None)
-    rows = market(
-        store, [coin(1), coin(1), coin(2, price=0.0), coin(3, price=None), coin(4, volume_24h=-1.0), nameless]
-    )
-    assert set(rows["quarantine"].dropna()) == {*QUARANTINE_REASONS} - {"AMBIGUOUS_IDENTITY"}
 
 
 def test_a_coin_listed_twice_counts_once_and_the_first_row_counts(store: Store) -> None:
@@ -73,17 +73,27 @@ def test_rows_without_an_id_that_differ_are_two_coins_nobody_can_tell_apart(stor
     assert rows["quarantine"].fillna("").tolist() == ["AMBIGUOUS_IDENTITY", "AMBIGUOUS_IDENTITY", "", "DUPLICATE"]
 
 
-def test_six_shared_symbols_of_a_real_listing_stay_apart(store: Store) -> None:
-    import gzip
-    import json
-
+def test_a_whole_real_listing_goes_through_to_daily_snapshots(store: Store) -> None:
     file = shared("cmc_listings_latest_2021-06-29_limit1000.json.gz")
-    assert file.parent == SHARED_DATA
     data = json.loads(gzip.decompress(file.read_bytes()))["data"]
-    coins = [{**row, **row["quote"]["USD"]} for row in data]
-    rows = market(store, coins)
-    assert len(believed(rows)) == 1000
-    twice = rows["symbol"].value_counts()
-    assert sorted(twice[twice == 2].index) == ["DG", "FCT", "ONE", "REV", "SCC", "USDX"]
-    without_ids = market(Store.at(str(store.root) + "-2"), [{**row, "id": None} for row in coins])
-    assert len(believed(without_ids)) == 1000
+    hour = at("2021-06-29 00:00")
+    put(store, hour, [{**row, **row["quote"]["USD"]} for row in data])
+    day = compact_day(store, load_registry(store), hour.date())
+    store.write_table("daily_snapshots", hour.date(), day.rows)
+    rows = store.read_table("daily_snapshots", [hour.date()])
+    assert len(rows) == rows["token"].nunique() == 1000
+    shared_symbols = rows["symbol"].value_counts()
+    assert sorted(shared_symbols[shared_symbols == 2].index) == ["DG", "FCT", "ONE", "REV", "SCC", "USDX"]
+    codes = rows["quarantine"].fillna("").str.split(";").explode().value_counts().to_dict()
+    # "Wrapped NXM" and its like are known by their names: a file of the older collector says nothing of kinds.
+    assert {code: n for code, n in codes.items() if code} == {"STALE_PRICE": 1, "ZERO_VOLUME": 24, "WRAPPED": 3}
+    of_twins = rows[rows["symbol"].isin(["DG", "FCT", "ONE", "REV", "SCC", "USDX"])]
+    assert set(of_twins["quarantine"].dropna()) <= {"ZERO_VOLUME"}
+
+
+def test_six_shared_symbols_of_a_real_listing_stay_apart_without_ids(store: Store) -> None:
+    file = shared("cmc_listings_latest_2021-06-29_limit1000.json.gz")
+    data = json.loads(gzip.decompress(file.read_bytes()))["data"]
+    rows = market(store, [{**row, **row["quote"]["USD"], "id": None} for row in data])
+    assert rows["token"].nunique() == 1000
+    assert not rows["quarantine"].fillna("").str.contains("DUPLICATE|AMBIGUOUS").any()
