@@ -7,7 +7,8 @@ from typing import Final
 import duckdb
 import pandas as pd
 
-from breakout_assets.market.snapshots import believed
+from breakout_assets.market.schema import ORIGIN_CANDLES, ORIGIN_HISTORY
+from breakout_assets.market.snapshots import believed, segments
 from breakout_assets.tables import conform
 
 HORIZON: Final = timedelta(hours=120)
@@ -16,13 +17,25 @@ UNIVERSE: Final[dict[str, int]] = {"percent_change_7d": 1000, "volume_change_24h
 LABELS_SQL: Final = (files("breakout_assets.dataset") / "labels.sql").read_text()
 
 
-def label_rows(market: pd.DataFrame, first: datetime, last: datetime) -> pd.DataFrame:
+# What decides where a series breaks.
+SEGMENT_COLUMNS: Final = ("token", "timestamp", "quarantine", "origin")
+
+
+def label_rows(market: pd.DataFrame, between: pd.DataFrame, first: datetime, last: datetime) -> pd.DataFrame:
     """The labelled rows observed from `first` to `last` (whole hours, both included), by token and time.
 
-    `market` holds market rows of at least these hours and of the hours five days after each; quarantined ones are
-    neither labelled nor used as a future price. Columns are those of `tables.LABELLED_DATASET`.
+    Args:
+        market: Market rows of at least these hours and of the hours five days after each; quarantined ones are
+            neither labelled nor used as a future price.
+        between: `SEGMENT_COLUMNS` of all hours from `first` to five days after `last`.
+        first: First hour to label.
+        last: Last hour to label.
+
+    Returns:
+        Columns of `tables.LABELLED_DATASET`.
     """
-    snapshots = believed(market)
+    breaks = between.assign(segment=segments(between)).drop_duplicates(["token", "timestamp"], keep="last")
+    snapshots = believed(market).merge(breaks[["token", "timestamp", "segment"]], on=["token", "timestamp"])
     with duckdb.connect() as connection:
         connection.register("snapshots", snapshots)
         labelled = connection.execute(LABELS_SQL).df()
@@ -30,8 +43,11 @@ def label_rows(market: pd.DataFrame, first: datetime, last: datetime) -> pd.Data
 
 
 def in_universe(rows: pd.DataFrame) -> pd.Series:
-    """Which rows pass the published filters; a null fails, as it does in the query."""
+    """Which rows pass the published filters, as in the query: a null fails, but for a rank that nobody can know."""
+    origin = rows["origin"].fillna("")
+    unranked = rows["cmc_rank"].isna() & ((origin == ORIGIN_HISTORY) | origin.str.startswith(ORIGIN_CANDLES))
     inside = pd.Series(data=True, index=rows.index)
     for column, limit in UNIVERSE.items():
-        inside &= rows[column].astype("float64") <= limit
+        passes = rows[column].astype("float64") <= limit
+        inside &= passes | unranked if column == "cmc_rank" else passes
     return inside

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from breakout_assets.dataset.labels import HORIZON, in_universe, label_rows
+from breakout_assets.dataset.labels import HORIZON, SEGMENT_COLUMNS, in_universe, label_rows
 from breakout_assets.tables import DAILY_SNAPSHOTS, conform
 from breakout_assets_tests.samples import at
 
@@ -38,7 +38,7 @@ def market(prices: Mapping[str, Sequence[float | None]], **columns: float | None
 
 
 def labels(rows: pd.DataFrame, hours: int = 24) -> pd.DataFrame:
-    return label_rows(rows, FIRST, FIRST + timedelta(hours=hours - 1))
+    return label_rows(rows, rows[list(SEGMENT_COLUMNS)], FIRST, FIRST + timedelta(hours=hours - 1))
 
 
 def test_a_label_is_the_same_tokens_price_exactly_120_hours_later_also_across_a_months_end() -> None:
@@ -56,6 +56,26 @@ def test_a_row_without_a_future_stays_as_censored() -> None:
     found = labels(market({"A-1": [100.0] * 120 + [None, 120.0]}), hours=2)
     assert found["label_status"].tolist() == ["censored", "labelled"]
     assert found[["y", "label_end", "cal_price_change"]].iloc[0].isna().all()
+
+
+def test_prices_before_and_after_a_change_of_units_are_not_compared() -> None:
+    rows = market({"A-1": [1.0] * 60 + [1000.0] * 120, "B-2": [1.0] * 180})
+    rows.loc[60, "quarantine"] = "GLITCH;SPLIT_SUSPECT"
+    found = labels(rows, 180).set_index(["token", "timestamp"])["label_status"]
+    of_a = found["A-1"].to_numpy()
+    assert of_a[:59].tolist() == ["censored"] * 59
+    assert found["B-2"].to_numpy()[:60].tolist() == ["labelled"] * 60
+    later = market({"A-1": [1.0] * 60 + [1000.0] * 240})
+    later.loc[60, "quarantine"] = "SPLIT_SUSPECT"
+    assert labels(later, 180)["label_status"].tolist()[60:] == ["labelled"] * 119
+
+
+def test_a_listing_and_candles_are_not_compared_and_two_kinds_of_listing_are() -> None:
+    rows = market({"A-1": [1.0] * 240, "B-2": [1.0] * 240})
+    rows["origin"] = ["candles:binance"] * 120 + ["cmc"] * 120 + [None] * 60 + ["cmc"] * 60 + ["cmc:followed"] * 120
+    found = labels(rows, 120).groupby("token")["label_status"].unique()
+    assert found["A-1"].tolist() == ["censored"]
+    assert found["B-2"].tolist() == ["labelled"]
 
 
 def test_quarantined_rows_are_neither_labelled_nor_a_future() -> None:
@@ -103,3 +123,18 @@ def test_labels_equal_pandas_on_random_walks_with_gaps() -> None:
     lookup = found.set_index(["timestamp", "token"])["cal_price_change"]
     np.testing.assert_allclose(lookup.to_numpy(), expected.reindex(lookup.index).to_numpy(), rtol=1e-12)
     assert len(lookup) == int(wide.iloc[:48].notna().sum().sum())
+
+
+@pytest.mark.parametrize(
+    ("origin", "kept"),
+    [("candles:binance", True), ("cmc:history", True), ("cmc", False), ("cmc:followed", False), (None, False)],
+)
+def test_a_rank_that_nobody_can_know_keeps_no_row_out(origin: str | None, kept: bool) -> None:
+    rows = market({"A-1": [1.0] * 3}, cmc_rank=None)
+    rows["origin"] = pd.Series([origin] * 3, dtype="str")
+    assert len(labels(rows, hours=3)) == (3 if kept else 0)
+    assert in_universe(rows).all() == kept
+    outside = market({"A-1": [1.0] * 3}, cmc_rank=1001)
+    outside["origin"] = rows["origin"]
+    assert labels(outside, hours=3).empty
+    assert not in_universe(outside).any()
