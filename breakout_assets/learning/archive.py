@@ -6,7 +6,8 @@ type that every forest needs, and looks at every node before the forest's compil
 """
 
 import json
-from dataclasses import dataclass
+import math
+from dataclasses import astuple, dataclass
 from io import BytesIO
 from typing import Any, Final
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
@@ -14,15 +15,18 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 import numpy as np
 import skops.io
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.tree._tree import Tree
 
 from breakout_assets.errors import DataError
+from breakout_assets.learning.calibration import Platt
 
 # What skops does not trust by itself in a forest. Never extend it to make a file load: ask where the file comes from.
 TRUSTED_TYPES: Final = ["sklearn.tree._tree.Tree"]
 _SCHEMA: Final = "schema.json"
+_CONTENT: Final = {"features", "scaler", "classifier", "calibration", "threshold"}
 # Objects of these two kinds are constants (numbers, texts, types); whether two equal ones are one object in memory
 # is an accident of the interpreter.
 _CONSTANTS: Final = ("JsonNode", "TypeNode")
@@ -34,7 +38,10 @@ class Estimators:
 
     features: tuple[str, ...]
     scaler: StandardScaler
-    forest: RandomForestClassifier
+    classifier: RandomForestClassifier | LogisticRegression
+    calibration: Platt | None
+    threshold: float | None
+    """The probability from which on buying paid on unseen rows; None: from none on."""
 
 
 def pack(estimators: Estimators) -> bytes:
@@ -42,7 +49,10 @@ def pack(estimators: Estimators) -> bytes:
     content = {
         "features": list(estimators.features),
         "scaler": estimators.scaler,
-        "forest": estimators.forest,
+        "classifier": estimators.classifier,
+        # What decides belongs under the hash that predictions cite.
+        "calibration": [] if estimators.calibration is None else list(astuple(estimators.calibration)),
+        "threshold": [] if estimators.threshold is None else [estimators.threshold],
     }
     with ZipFile(BytesIO(skops.io.dumps(content))) as archive:
         schema = json.loads(archive.read(_SCHEMA))
@@ -114,18 +124,49 @@ def unpack(data: bytes, where: str) -> Estimators:
     flaw = _flaw(content)
     if flaw:
         raise DataError(f"{where} is malformed: {flaw}; train the token again")
-    return Estimators(tuple(content["features"]), content["scaler"], content["forest"])
+    calibration, threshold = content["calibration"], content["threshold"]
+    return Estimators(
+        features=tuple(content["features"]),
+        scaler=content["scaler"],
+        classifier=content["classifier"],
+        calibration=Platt(*calibration) if calibration else None,
+        threshold=threshold[0] if threshold else None,
+    )
 
 
 def _flaw(content: Any) -> str | None:
-    if type(content) is not dict or set(content) != {"features", "scaler", "forest"}:
-        return "it does not hold features, a scaler and a forest"
-    features, scaler, forest = content["features"], content["scaler"], content["forest"]
+    if type(content) is not dict or set(content) != _CONTENT:
+        return "it does not hold features, a scaler, a classifier, a calibration and a threshold"
+    features, scaler, classifier = content["features"], content["scaler"], content["classifier"]
     if type(features) is not list or not all(type(feature) is str for feature in features):
         return "its features are not a list of names"
-    if type(scaler) is not StandardScaler or type(forest) is not RandomForestClassifier:
-        return f"it holds a {type(scaler).__name__} and a {type(forest).__name__}"
-    return _scaler_flaw(scaler, len(features)) or _forest_flaw(forest, len(features))
+    for name, lengths in (("calibration", (0, 2)), ("threshold", (0, 1))):
+        numbers = content[name]
+        if type(numbers) is not list or len(numbers) not in lengths or not all(_is_finite(n) for n in numbers):
+            return f"its {name} is not {lengths[1]} numbers"
+    if type(scaler) is not StandardScaler or type(classifier) not in (RandomForestClassifier, LogisticRegression):
+        return f"it holds a {type(scaler).__name__} and a {type(classifier).__name__}"
+    flaw = _scaler_flaw(scaler, len(features))
+    if flaw or type(classifier) is RandomForestClassifier:
+        return flaw or _forest_flaw(classifier, len(features))
+    return _regression_flaw(classifier, len(features))
+
+
+def _is_finite(number: object) -> bool:
+    return type(number) is float and math.isfinite(number)
+
+
+def _regression_flaw(regression: LogisticRegression, features: int) -> str | None:
+    classes = getattr(regression, "classes_", None)
+    if not isinstance(classes, np.ndarray) or classes.tolist() != [0, 1]:
+        return "the regression's classes are not 0 and 1"
+    for name, shape in (("coef_", (1, features)), ("intercept_", (1,))):
+        values = getattr(regression, name, None)
+        if not isinstance(values, np.ndarray) or values.dtype != np.float64 or values.shape != shape:
+            return f"the regression's {name} is not {shape[-1]} numbers"
+        if not np.isfinite(values).all():
+            return f"the regression's {name} is not finite"
+    return None
 
 
 def _scaler_flaw(scaler: StandardScaler, features: int) -> str | None:

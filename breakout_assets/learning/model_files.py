@@ -1,10 +1,10 @@
 """Models on disk and on S3: generations of a token's model, each a model file and a manifest.
 
-    <token folder>/20240503T00/model.skops      scaler and forest
-    <token folder>/20240503T00/manifest.json    everything else; its presence says that the generation is complete
+    <token folder>/20240503T00-0a1b2c3d/model.skops      scaler, classifier, calibration, threshold
+    <token folder>/20240503T00-0a1b2c3d/manifest.json    everything else; its presence says that all is there
 
-A generation is named after the latest price that its model has seen. A prediction for a past hour takes the newest
-generation from before that hour, so that it never comes from a model that knows how the story went on.
+A generation is named after the latest price that its model has seen and after its recipe. A prediction for a past hour
+takes the newest generation from before that hour, so that it never comes from a model that knows how the story went on.
 """
 
 import hashlib
@@ -20,17 +20,18 @@ from typing import Any, Final
 import pandas as pd
 from upath import UPath
 
+from breakout_assets import objects
 from breakout_assets.errors import DataError
 from breakout_assets.learning.archive import Estimators, pack, unpack
 from breakout_assets.learning.evaluation import Metrics
+from breakout_assets.learning.known_until import STAMP, hour_of, stamp
 from breakout_assets.learning.recipes import Recipe
 from breakout_assets.learning.training import Dropped, FittedModel
-from breakout_assets.store import write_whole
 
 MODEL_FILE: Final = "model.skops"
 MANIFEST_FILE: Final = "manifest.json"
-SCHEMA_VERSION: Final = 1
-_GENERATION: Final = "%Y%m%dT%H"
+SCHEMA_VERSION: Final = 2
+_RECIPE_DIGITS: Final = 8  # of the recipe's id: enough to keep recipes apart, short enough to read
 _PACKAGES: Final = ("numpy", "scikit-learn", "imbalanced-learn", "skops")
 # Their compiled trees and arrays change between minor releases; a patch release keeps them.
 _MUST_MATCH: Final = ("numpy", "scikit-learn")
@@ -53,7 +54,7 @@ def save(model: FittedModel, token_folder: UPath) -> UPath:
     Raises:
         DataError: a file cannot be written; the message names it.
     """
-    folder = generation_folder(token_folder, model.trained_until)
+    folder = generation_folder(token_folder, model.trained_until, model.recipe)
     data = _model_bytes(model)
     _write(folder / MODEL_FILE, data)
     manifest = json.dumps(_manifest(model, hashlib.sha256(data).hexdigest()), indent=2, allow_nan=False)
@@ -75,13 +76,22 @@ def load(folder: UPath) -> FittedModel:
         features, versions = tuple(manifest["features"]), dict(manifest["versions"])
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is not a manifest of this platform ({error!r}); train the token again") from error
-    if folder.name != f"{model['trained_until']:{_GENERATION}}":
-        raise DataError(f"{path} says trained_until {model['trained_until']}, its folder {folder.name}; restore it")
+    if folder.name != _generation_name(model["trained_until"], model["recipe"]):
+        raise DataError(
+            f"{path} says trained_until {model['trained_until']} and recipe {model['recipe'].recipe_id}, its folder "
+            f"{folder.name}; restore it"
+        )
     _check_versions(versions, path)
     estimators = _read_estimators(folder / MODEL_FILE, model["model_hash"])
     if not estimators.features == model["recipe"].features == features:
         raise DataError(f"{folder / MODEL_FILE} was trained on other features than its manifest lists; train it again")
-    return FittedModel(**model, scaler=estimators.scaler, forest=estimators.forest)
+    return FittedModel(
+        **model,
+        scaler=estimators.scaler,
+        classifier=estimators.classifier,
+        calibration=estimators.calibration,
+        own_threshold=estimators.threshold,
+    )
 
 
 def read_manifest(folder: UPath) -> dict[str, Any]:
@@ -92,7 +102,7 @@ def read_manifest(folder: UPath) -> dict[str, Any]:
     """
     path = folder / MANIFEST_FILE
     try:
-        manifest = json.loads(path.read_bytes())
+        manifest = json.loads(objects.read(path))
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing: the generation is incomplete; train the token again") from error
     except ValueError as error:
@@ -105,36 +115,39 @@ def read_manifest(folder: UPath) -> dict[str, Any]:
     return dict(manifest)
 
 
-def generation_folder(token_folder: UPath, trained_until: datetime) -> UPath:
-    """Where the generation of this knowledge cut-off lies.
+def generation_folder(token_folder: UPath, trained_until: datetime, recipe: Recipe) -> UPath:
+    """Where a recipe's generation of this knowledge cut-off lies.
 
     Raises:
         DataError: the cut-off is not a whole hour; the folder's name would say less than the model has seen.
     """
     if trained_until != trained_until.replace(minute=0, second=0, microsecond=0):
         raise DataError(f"{token_folder}: a model's last label ends at {trained_until}, not at a whole hour")
-    return token_folder / f"{trained_until:{_GENERATION}}"
+    return token_folder / _generation_name(trained_until, recipe)
 
 
-def generations(token_folder: UPath) -> dict[datetime, UPath]:
-    """The folders of the complete generations of a token by `trained_until`, oldest first; empty if there is none.
+def _generation_name(trained_until: datetime, recipe: Recipe) -> str:
+    return f"{stamp(trained_until)}-{recipe.recipe_id[:_RECIPE_DIGITS]}"
 
-    Folders whose name is no generation are not looked at. On S3, give a path without a listings cache, or what
-    another process wrote stays unseen.
+
+def generations(token_folder: UPath, recipe: Recipe) -> dict[datetime, UPath]:
+    """The folders of a recipe's complete generations of a token by `trained_until`, oldest first.
+
+    Folders whose name is no generation of the recipe are not looked at.
     """
-    names = (manifest.parent for manifest in token_folder.glob(f"*/{MANIFEST_FILE}"))
-    found = {datetime.strptime(n.name, _GENERATION): n for n in names if re.fullmatch(r"\d{8}T\d{2}", n.name)}  # noqa: DTZ007  hours are naive UTC
+    pattern = rf"({STAMP})-{recipe.recipe_id[:_RECIPE_DIGITS]}"
+    found = {}
+    for path in (file.path for file in objects.found_under(token_folder)):
+        match = re.fullmatch(pattern, path.parent.name)
+        if match and path.name == MANIFEST_FILE and path.parent.parent.path == token_folder.path:
+            found[hour_of(match[1])] = path.parent
     return dict(sorted(found.items()))
 
 
-def newest_before(token_folder: UPath, hour: datetime) -> UPath | None:
-    """The folder of the newest generation that had seen no price after this hour (naive UTC); None if there is none."""
-    known = [folder for until, folder in generations(token_folder).items() if until <= hour]
-    return known[-1] if known else None
-
-
 def _model_bytes(model: FittedModel) -> bytes:
-    return pack(Estimators(model.recipe.features, model.scaler, model.forest))
+    return pack(
+        Estimators(model.recipe.features, model.scaler, model.classifier, model.calibration, model.own_threshold)
+    )
 
 
 def _manifest(model: FittedModel, sha256: str) -> dict[str, Any]:
@@ -151,11 +164,18 @@ def _manifest(model: FittedModel, sha256: str) -> dict[str, Any]:
         "recipe_id": model.recipe.recipe_id,
         "recipe": asdict(model.recipe),
         "features": list(model.recipe.features),
+        "feature_set_hash": model.recipe.feature_set_hash,
+        "data_hash": model.data_hash,
         "seed": model.seed,
+        "serves": model.serves,
         "trained_from": model.trained_from.isoformat(),
         "trained_until": model.trained_until.isoformat(),
+        "expires_at": model.expires_at.isoformat(),
+        "calibration": None if model.calibration is None else asdict(model.calibration),
+        "own_threshold": model.own_threshold,
         "rows": model.rows,
         "positives": model.positives,
+        "admission": list(model.admission),
         "dropped": asdict(model.dropped) | {"later": 0},  # the store's content beyond the cut-off must not show here
         "metrics": metrics,
         "importances": model.importances.to_dict(),
@@ -176,10 +196,13 @@ def _model_without_estimators(manifest: dict[str, Any]) -> dict[str, Any]:
         "scope": manifest["scope"],
         "recipe": recipe,
         "seed": manifest["seed"],
+        "data_hash": manifest["data_hash"],
+        "serves": bool(manifest["serves"]),
         "trained_from": datetime.fromisoformat(manifest["trained_from"]),
         "trained_until": datetime.fromisoformat(manifest["trained_until"]),
         "rows": manifest["rows"],
         "positives": manifest["positives"],
+        "admission": tuple(manifest["admission"]),
         "dropped": Dropped(**manifest["dropped"]),
         "metrics": Metrics(
             **metrics
@@ -203,7 +226,7 @@ def _check_versions(made_by: dict[str, str], path: UPath) -> None:
 
 def _read_estimators(path: UPath, expected: str) -> Estimators:
     try:
-        data = path.read_bytes()
+        data = objects.read(path)
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing although its manifest is there; train the token again") from error
     sha256 = hashlib.sha256(data).hexdigest()
@@ -217,6 +240,6 @@ def _read_estimators(path: UPath, expected: str) -> Estimators:
 
 def _write(path: UPath, data: bytes) -> None:
     try:
-        write_whole(path, data)
+        objects.write(path, data)
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror or error}); check the folder") from error

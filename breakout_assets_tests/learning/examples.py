@@ -29,4 +29,5 @@ def feature_rows(tokens: int = 1, hours: int = 400, seed: int = 0) -> pd.DataFra
     frame["num_market_pairs"] = pd.array(rng.integers(1, 300, n), dtype="Int64")
     frame["y"] = (frame["RSI"] + rng.normal(size=n) > 1).astype("Int8")
     frame["label_status"] = "labelled"
+    frame["cal_price_change"] = np.where(frame["y"] == 1, 20.0, -10.0)
     return frame

@@ -4,7 +4,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,19 +15,20 @@ import pandas as pd
 import pytest
 from upath import UPath
 
+from breakout_assets import objects
 from breakout_assets.errors import DataError
 from breakout_assets.learning.model_files import (
     generations,
     load,
     model_hash,
-    newest_before,
     read_manifest,
     save,
 )
 from breakout_assets.learning.training import FittedModel, fit
+from breakout_assets.store import Store
 from breakout_assets_tests.learning.examples import SMALL, START, feature_rows
 
-LAST_LABEL = START + pd.Timedelta(hours=399 + 120)  # 2024-03-22 15:00
+GENERATION = f"20240322T15-{SMALL.recipe_id[:8]}"
 
 
 @pytest.fixture(scope="module")
@@ -36,20 +37,17 @@ def model() -> FittedModel:
 
 
 @pytest.fixture(params=["folder", "object store"])
-def token_folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[UPath]:
+def token_folder(request: pytest.FixtureRequest, tmp_path: Path) -> UPath:
     if request.param == "folder":
-        yield UPath(tmp_path) / "token_model" / "T0-0"
-        return
-    bucket = UPath(f"memory://{tmp_path.name}")
-    yield bucket / "token_model" / "T0-0"
-    if bucket.exists():
-        bucket.fs.rm(bucket.path, recursive=True)
+        return UPath(tmp_path) / "token_model" / "T0-0"
+    store: Store = request.getfixturevalue("bucket_store")
+    return store.model_folder("T0-0")
 
 
 def change(folder: UPath, edit: Callable[[dict[str, Any]], Any]) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = json.loads(objects.read(folder / "manifest.json"))
     edit(manifest)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    objects.write(folder / "manifest.json", json.dumps(manifest).encode())
 
 
 def refused(folder: UPath) -> str:
@@ -77,15 +75,15 @@ def test_a_loaded_model_is_the_saved_one(model: FittedModel, token_folder: UPath
 
 def test_a_generation_is_named_after_the_latest_price_seen(model: FittedModel, token_folder: UPath) -> None:
     folder = save(model, token_folder)
-    assert folder == token_folder / "20240322T15"
-    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "model.skops"]
+    assert folder == token_folder / GENERATION
+    assert sorted(file.path.name for file in objects.found_under(folder)) == ["manifest.json", "model.skops"]
 
 
 def test_the_manifest_tells_everything_and_the_time_of_day_is_not_in_it(
     model: FittedModel, token_folder: UPath
 ) -> None:
     manifest = read_manifest(save(model, token_folder))
-    data = (token_folder / "20240322T15" / "model.skops").read_bytes()
+    data = objects.read(token_folder / GENERATION / "model.skops")
     assert manifest["model_hash"] == hashlib.sha256(data).hexdigest()
     assert manifest["recipe"] == asdict(SMALL) | {"features": list(SMALL.features)}
     assert manifest["recipe_id"] == SMALL.recipe_id
@@ -96,7 +94,8 @@ def test_the_manifest_tells_everything_and_the_time_of_day_is_not_in_it(
     assert set(manifest["versions"]) == {"python", "numpy", "scikit-learn", "imbalanced-learn", "skops"}
     assert set(manifest) == {
         *("schema_version", "name", "scope", "model_hash", "recipe_id", "recipe", "features", "seed", "trained_from"),
-        *("trained_until", "rows", "positives", "dropped", "metrics", "importances", "versions"),
+        *("trained_until", "rows", "positives", "dropped", "metrics", "importances", "versions", "feature_set_hash"),
+        *("data_hash", "serves", "expires_at", "calibration", "own_threshold", "admission"),
     }
 
 
@@ -116,7 +115,7 @@ def test_saving_twice_and_saving_a_loaded_model_give_the_same_bytes(model: Fitte
     for number, again in enumerate((model, load(first), fit(feature_rows(), SMALL, "token", "T0-0"))):
         second = save(again, UPath(tmp_path / f"b{number}"))
         for name in ("model.skops", "manifest.json"):
-            assert (first / name).read_bytes() == (second / name).read_bytes()
+            assert objects.read(first / name) == objects.read(second / name)
 
 
 def test_rows_after_the_cut_off_do_not_show_in_the_files(tmp_path: Path) -> None:
@@ -126,28 +125,39 @@ def test_rows_after_the_cut_off_do_not_show_in_the_files(tmp_path: Path) -> None
         save(fit(part, SMALL, "token", "T0-0", as_of), UPath(tmp_path / str(len(part)))) for part in (rows, rows[:400])
     )
     for name in ("model.skops", "manifest.json"):
-        assert (more / name).read_bytes() == (less / name).read_bytes()
+        assert objects.read(more / name) == objects.read(less / name)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"resample": False, "calibration": "platt", "threshold_rule": "profit", "min_samples_leaf": 10},
+        {"resample": False, "estimator": "logistic", "calibration": "platt"},
+    ],
+)
 def test_another_process_with_other_threads_and_row_order_writes_the_same_files(
-    model: FittedModel, tmp_path: Path
+    fields: dict[str, Any], tmp_path: Path
 ) -> None:
-    here = save(model, UPath(tmp_path / "here"))
+    by = replace(SMALL, **fields)
+    here = save(fit(feature_rows(), by, "token", "T0-0"), UPath(tmp_path / "here"))
     code = (
         "import sys\n"
         "from upath import UPath\n"
         "from breakout_assets.learning.model_files import save\n"
         "from breakout_assets.learning.training import fit\n"
         "from breakout_assets_tests.learning.examples import SMALL, feature_rows\n"
+        "from dataclasses import replace\n"
         "rows = feature_rows().sample(frac=1, random_state=3)\n"
-        "fit(rows, SMALL, 'token', 'another-1')\n"
-        "print(save(fit(rows, SMALL, 'token', 'T0-0'), UPath(sys.argv[1])))\n"
+        f"by = replace(SMALL, **{fields!r})\n"
+        "fit(rows, by, 'token', 'another-1')\n"
+        "print(save(fit(rows, by, 'token', 'T0-0'), UPath(sys.argv[1])))\n"
     )
     environment = os.environ | {"OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "11"}
     command = [sys.executable, "-c", code, str(tmp_path / "there")]
-    there = Path(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.strip())
+    there = UPath(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.strip())
     for name in ("model.skops", "manifest.json"):
-        assert (here / name).read_bytes() == (there / name).read_bytes()
+        assert objects.read(here / name) == objects.read(there / name)
 
 
 def test_several_writers_of_one_generation_leave_it_whole(model: FittedModel, tmp_path: Path) -> None:
@@ -156,12 +166,12 @@ def test_several_writers_of_one_generation_leave_it_whole(model: FittedModel, tm
         saved = set(pool.map(lambda _: save(model, folder), range(16)))
     (generation,) = saved
     assert load(generation).model_hash == model_hash(model)
-    assert sorted(path.name for path in generation.iterdir()) == ["manifest.json", "model.skops"]
+    assert sorted(file.path.name for file in objects.found_under(generation)) == ["manifest.json", "model.skops"]
 
 
 def test_a_place_that_cannot_be_written_is_refused_by_name(model: FittedModel, tmp_path: Path) -> None:
     (tmp_path / "T0-0").write_text("a file where a folder should be")
-    with pytest.raises(DataError, match=r"T0-0/20240322T15/model\.skops cannot be written"):
+    with pytest.raises(DataError, match=rf"T0-0/{GENERATION}/model\.skops cannot be written"):
         save(model, UPath(tmp_path / "T0-0"))
 
 
@@ -174,43 +184,37 @@ def test_a_cut_off_between_two_hours_is_refused(model: FittedModel, token_folder
 # Generations ---------------------------------------------------------------------------------------------------
 
 
-def test_the_newest_generation_that_has_not_seen_the_future_is_chosen(model: FittedModel, token_folder: UPath) -> None:
+def test_generations_are_those_of_one_recipe(model: FittedModel, token_folder: UPath) -> None:
     times = [pd.Timestamp(day).to_pydatetime() for day in ("2024-03-10", "2024-03-03", "2023-12-31")]
     folders = {until: save(replace(model, trained_until=until), token_folder) for until in times}
-    assert list(generations(token_folder)) == sorted(times)
-    assert generations(token_folder) == folders
-    hour = pd.Timedelta(hours=1)
-    assert newest_before(token_folder, times[0]) == folders[times[0]]
-    assert newest_before(token_folder, times[0] - hour) == folders[times[1]]
-    assert newest_before(token_folder, times[1] - hour) == folders[times[2]]
-    assert newest_before(token_folder, times[2] - hour) is None
-    assert newest_before(token_folder, times[0] + 9999 * hour) == folders[times[0]]
+    assert list(generations(token_folder, SMALL)) == sorted(times)
+    assert generations(token_folder, SMALL) == folders
+    assert generations(token_folder, replace(SMALL, cost=0.5)) == {}
 
 
 def test_generations_come_oldest_first_however_a_folder_lists_them(tmp_path: Path) -> None:
-    names = [f"202403{day:02}T{hour:02}" for day in (17, 3, 29, 11, 8) for hour in (21, 4, 0, 13)]
+    names = [f"202403{day:02}T{hour:02}-{SMALL.recipe_id[:8]}" for day in (17, 3, 29, 11, 8) for hour in (21, 4, 0, 13)]
     for name in names:
         (tmp_path / name).mkdir()
         (tmp_path / name / "manifest.json").touch()
-    assert [folder.name for folder in generations(UPath(tmp_path)).values()] == sorted(names)
+    assert [folder.name for folder in generations(UPath(tmp_path), SMALL).values()] == sorted(names)
 
 
 def test_a_token_without_a_model_has_no_generation(token_folder: UPath) -> None:
-    assert generations(token_folder) == {}
-    assert newest_before(token_folder, LAST_LABEL.to_pydatetime()) is None
+    assert generations(token_folder, SMALL) == {}
 
 
 def test_a_generation_without_a_manifest_is_not_there_yet(model: FittedModel, token_folder: UPath) -> None:
     folder = save(model, token_folder)
-    (folder / "manifest.json").unlink()
-    assert generations(token_folder) == {}
+    objects.delete(folder / "manifest.json")
+    assert generations(token_folder, SMALL) == {}
     assert "manifest.json is missing" in refused(folder)
 
 
 def test_folders_of_other_names_are_not_generations(model: FittedModel, tmp_path: Path) -> None:
     folder = save(model, UPath(tmp_path))
-    folder.rename(folder.with_name("20240322T15-old"))
-    assert generations(UPath(tmp_path)) == {}
+    folder.rename(folder.with_name(f"{GENERATION}-old"))
+    assert generations(UPath(tmp_path), SMALL) == {}
 
 
 # Refusals ------------------------------------------------------------------------------------------------------
@@ -218,9 +222,9 @@ def test_folders_of_other_names_are_not_generations(model: FittedModel, tmp_path
 
 def test_a_damaged_model_file_is_refused(model: FittedModel, token_folder: UPath) -> None:
     folder = save(model, token_folder)
-    data = bytearray((folder / "model.skops").read_bytes())
+    data = bytearray(objects.read(folder / "model.skops"))
     data[len(data) // 2] ^= 1
-    (folder / "model.skops").write_bytes(bytes(data))
+    objects.write(folder / "model.skops", bytes(data))
     message = refused(folder)
     assert "model.skops has the sha256" in message
     assert model_hash(model) in message
@@ -228,14 +232,14 @@ def test_a_damaged_model_file_is_refused(model: FittedModel, token_folder: UPath
 
 def test_a_missing_model_file_is_refused(model: FittedModel, token_folder: UPath) -> None:
     folder = save(model, token_folder)
-    (folder / "model.skops").unlink()
+    objects.delete(folder / "model.skops")
     assert "model.skops is missing although its manifest is there" in refused(folder)
 
 
 def test_a_pickle_with_the_right_sha256_is_refused(model: FittedModel, token_folder: UPath) -> None:
     folder = save(model, token_folder)
     pickled = b"\x80\x05]\x94."  # the pickle of an empty list
-    (folder / "model.skops").write_bytes(pickled)
+    objects.write(folder / "model.skops", pickled)
     change(folder, lambda manifest: manifest.update(model_hash=hashlib.sha256(pickled).hexdigest()))
     assert "model.skops is not a model file that can be trusted (BadZipFile" in refused(folder)
 
@@ -268,8 +272,8 @@ def test_a_model_file_of_other_features_is_refused(model: FittedModel, token_fol
     folder = save(model, token_folder)
     other = replace(SMALL, features=tuple(reversed(SMALL.features)))
     foreign = save(fit(feature_rows(), other, "token", "T0-0"), token_folder.parent / "other")
-    data = (foreign / "model.skops").read_bytes()
-    (folder / "model.skops").write_bytes(data)
+    data = objects.read(foreign / "model.skops")
+    objects.write(folder / "model.skops", data)
     change(folder, lambda manifest: manifest.update(model_hash=hashlib.sha256(data).hexdigest()))
     assert "was trained on other features" in refused(folder)
 
@@ -282,8 +286,8 @@ def test_a_recipe_that_was_edited_is_refused(model: FittedModel, token_folder: U
 
 def test_a_generation_that_was_moved_to_an_earlier_hour_is_refused(model: FittedModel, tmp_path: Path) -> None:
     folder = save(model, UPath(tmp_path))
-    earlier = folder.rename(folder.with_name("20240101T00"))
-    assert "says trained_until 2024-03-22 15:00:00, its folder 20240101T00" in refused(earlier)
+    earlier = folder.rename(folder.with_name(GENERATION.replace("20240322", "20240101")))
+    assert "says trained_until 2024-03-22 15:00:00 and recipe" in refused(earlier)
 
 
 @pytest.mark.parametrize(
@@ -313,5 +317,5 @@ def test_a_manifest_that_contradicts_its_schema_is_refused(
 )
 def test_a_torn_or_foreign_manifest_is_refused(model: FittedModel, token_folder: UPath, text: str, said: str) -> None:
     folder = save(model, token_folder)
-    (folder / "manifest.json").write_text(text)
+    objects.write(folder / "manifest.json", text.encode())
     assert said in refused(folder)

@@ -1,11 +1,14 @@
 """Who answers for a coin, and why nobody does."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from breakout_assets.learning.admission import SHORTCOMINGS
+from breakout_assets.learning.calibration import Platt
 from breakout_assets.learning.model_files import save
 from breakout_assets.learning.predicting import POOLED, REASONS, ModelShelf, predict_hour
 from breakout_assets.learning.recipes import Recipe
@@ -16,7 +19,8 @@ from breakout_assets_tests.samples import at
 
 HOUR = at("2024-06-01 05:00")
 FEATURES = ("RSI", "volume")
-RECIPE = Recipe("quick", FEATURES, resample=False, purge=True, n_estimators=5, min_rows=200)
+RECIPE = Recipe("quick", FEATURES, scope="per_token", n_estimators=5, min_rows=200)
+POOLING = replace(RECIPE, scope="pooled")
 
 
 def training_rows(token: str, hours: int = 400, until: datetime = HOUR) -> pd.DataFrame:
@@ -37,8 +41,9 @@ def training_rows(token: str, hours: int = 400, until: datetime = HOUR) -> pd.Da
     )
 
 
-def trained(name: str, until: datetime = HOUR, recipe: Recipe = RECIPE) -> FittedModel:
-    return fit(training_rows("A-1", until=until), recipe, "pooled" if name == POOLED else "token", name)
+def trained(name: str, until: datetime = HOUR, recipe: Recipe = RECIPE, admission: tuple[str, ...] = ()) -> FittedModel:
+    model = fit(training_rows("A-1", until=until), recipe, "pooled" if name == POOLED else "token", name)
+    return replace(model, admission=admission)
 
 
 def live(**coins: dict[str, float | str | None]) -> pd.DataFrame:
@@ -47,8 +52,15 @@ def live(**coins: dict[str, float | str | None]) -> pd.DataFrame:
     return conform(pd.DataFrame(rows).reindex(columns=list(LIVE_INDICATORS)), "live_indicators")
 
 
-def predict(store: Store, rows: pd.DataFrame, hour: datetime = HOUR) -> pd.DataFrame:
-    return predict_hour(rows, ModelShelf(store), RECIPE, hour).set_index("token")
+def predict(
+    store: Store,
+    rows: pd.DataFrame,
+    hour: datetime = HOUR,
+    recipe: Recipe = RECIPE,
+    doubt: str | None = None,
+    trusting: bool = False,
+) -> pd.DataFrame:
+    return predict_hour(rows, ModelShelf(store, recipe), hour, doubt, trusting=trusting).set_index("token")
 
 
 def test_a_token_is_judged_by_its_own_model_and_the_others_by_the_pool(store: Store) -> None:
@@ -61,6 +73,93 @@ def test_a_token_is_judged_by_its_own_model_and_the_others_by_the_pool(store: St
     assert found["model_hash"].str.len().tolist() == [64, 64]
     assert found["model_hash"].nunique() == 2
     assert found["reason"].isna().all()
+    assert found["fallback"].isna().tolist() == [True, False]
+    assert found.loc["B-2", "fallback"] == "NO_OWN_MODEL"
+    assert (found["score"] == found["probability"]).all()
+    assert set(found["recipe_id"]) == {RECIPE.recipe_id}
+
+
+def test_a_recipe_that_pools_asks_no_model_of_a_token(store: Store) -> None:
+    for name in ("A-1", POOLED):
+        save(trained(name, recipe=POOLING), store.model_folder(name))
+    found = predict(store, live(A_1={}), recipe=POOLING)
+    assert found[["model_scope", "fallback"]].to_numpy().tolist() == [["pooled", "POOLED_RECIPE"]]
+
+
+def test_a_model_with_too_little_behind_it_leaves_its_token_to_the_pool_unless_it_is_trusted(store: Store) -> None:
+    save(trained("A-1", admission=("TOO_FEW_WINDOWS",)), store.model_folder("A-1"))
+    alone = predict(store, live(A_1={}))
+    assert alone[["reason", "fallback"]].to_numpy().tolist() == [["NO_MODEL", "TOO_FEW_WINDOWS"]]
+    save(trained(POOLED), store.model_folder(POOLED))
+    found = predict(store, live(A_1={}))
+    assert found[["model_scope", "fallback"]].to_numpy().tolist() == [["pooled", "TOO_FEW_WINDOWS"]]
+    assert predict(store, live(A_1={}), trusting=True)["model_scope"].tolist() == ["token"]
+
+
+def test_what_is_too_little_behind_the_pool_is_for_its_evaluation_to_say(store: Store) -> None:
+    save(trained(POOLED, admission=("TOO_FEW_WINDOWS",)), store.model_folder(POOLED))
+    assert predict(store, live(A_1={}))["decision"].tolist() == ["buy"]
+
+
+def test_what_a_few_weeks_can_show_is_too_little_and_says_so() -> None:
+    model = fit(training_rows("A-1"), RECIPE, "token", "A-1")
+    assert set(model.admission) == {"TOO_FEW_ROWS", "TOO_FEW_WINDOWS", "TOO_FEW_POSITIVES"}
+    assert set(model.admission) <= set(SHORTCOMINGS)
+    assert fit(training_rows("A-1", hours=60 * 24), RECIPE, "token", "A-1").admission == ("TOO_FEW_POSITIVES",)
+
+
+def test_a_model_expires_two_weeks_after_the_last_price_it_has_seen(store: Store) -> None:
+    save(trained(POOLED, HOUR - timedelta(days=14)), store.model_folder(POOLED))
+    assert predict(store, live(A_1={}))["reason"].tolist() == ["MODEL_EXPIRED"]
+    save(trained(POOLED, HOUR - timedelta(days=14, hours=-1)), store.model_folder(POOLED))
+    assert predict(store, live(A_1={}))["decision"].tolist() == ["buy"]
+    save(trained("A-1", HOUR - timedelta(days=20)), store.model_folder("A-1"))
+    assert predict(store, live(A_1={}))["fallback"].tolist() == ["MODEL_EXPIRED"]
+
+
+def test_a_generation_that_does_not_serve_leaves_it_to_the_one_before(store: Store) -> None:
+    save(trained(POOLED, HOUR - timedelta(hours=5)), store.model_folder(POOLED))
+    save(replace(trained(POOLED, HOUR), serves=False), store.model_folder(POOLED))
+    model = ModelShelf(store, RECIPE).model_for(POOLED, HOUR)
+    assert model is not None
+    assert model.trained_until == HOUR - timedelta(hours=5)
+
+
+@pytest.mark.parametrize("doubt", ["NO_EVIDENCE", "EVIDENCE_EXPIRED", "NOT_PROVEN", "REALISED_LOSS"])
+def test_a_recipe_that_is_doubted_shows_its_probabilities_and_decides_nothing(store: Store, doubt: str) -> None:
+    save(trained(POOLED), store.model_folder(POOLED))
+    found = predict(store, live(A_1={}), doubt=doubt)
+    assert found[["decision", "reason"]].to_numpy().tolist() == [["none", doubt]]
+    assert doubt in REASONS
+    assert found["probability"].notna().all()
+    assert predict(store, live(A_1={}), doubt=doubt, trusting=True)["decision"].tolist() == ["buy"]
+
+
+def test_a_model_for_which_no_threshold_paid_buys_nothing_unless_it_is_trusted(store: Store) -> None:
+    save(replace(trained(POOLED), own_threshold=None), store.model_folder(POOLED))
+    found = predict(store, live(A_1={}))
+    assert found[["decision", "reason"]].to_numpy().tolist() == [["none", "NO_THRESHOLD"]]
+    assert found["threshold"].isna().all()
+    trusted = predict(store, live(A_1={}), trusting=True)
+    assert trusted[["decision", "threshold"]].to_numpy().tolist() == [["buy", RECIPE.threshold]]
+
+
+def test_the_calibrated_probability_decides_and_the_score_stays_beside_it(store: Store) -> None:
+    save(replace(trained(POOLED), calibration=Platt(1.0, -20.0)), store.model_folder(POOLED))
+    found = predict(store, live(A_1={}))
+    assert (found["score"] > RECIPE.threshold).all()
+    assert (found["probability"] < 0.01).all()
+    assert found["decision"].tolist() == ["pass"]
+
+
+def test_an_unreadable_model_of_a_token_leaves_it_to_the_pool_and_says_so(store: Store) -> None:
+    save(trained(POOLED), store.model_folder(POOLED))
+    (save(trained("A-1"), store.model_folder("A-1")) / "model.skops").write_bytes(b"damaged")
+    found = predict(store, live(A_1={}, B_2={}))
+    assert found["fallback"].tolist() == ["MODEL_UNREADABLE", "NO_OWN_MODEL"]
+    for file in store.model_folder(POOLED).rglob("model.skops"):
+        file.write_bytes(b"damaged")
+    assert predict(store, live(A_1={}, B_2={}))["reason"].tolist() == ["MODEL_UNREADABLE", "MODEL_UNREADABLE"]
 
 
 def test_a_model_that_has_seen_a_later_price_is_not_asked(store: Store) -> None:
@@ -68,7 +167,7 @@ def test_a_model_that_has_seen_a_later_price_is_not_asked(store: Store) -> None:
     assert predict(store, live(A_1={}))["reason"].tolist() == ["NO_MODEL"]
     save(trained("A-1", HOUR), store.model_folder("A-1"))
     assert predict(store, live(A_1={}))["model_scope"].tolist() == ["token"]
-    shelf = ModelShelf(store)
+    shelf = ModelShelf(store, RECIPE)
     asked = [shelf.model_for("A-1", HOUR + timedelta(hours=n)) for n in (-1, 0, 1, 2)]
     assert [model and model.trained_until for model in asked] == [
         None,
@@ -79,7 +178,7 @@ def test_a_model_that_has_seen_a_later_price_is_not_asked(store: Store) -> None:
 
 
 def test_a_model_of_another_recipe_is_not_asked(store: Store) -> None:
-    other = Recipe("other", FEATURES, resample=False, purge=True, n_estimators=5, min_rows=200, threshold=0.9)
+    other = replace(RECIPE, name="other")
     save(trained("A-1", recipe=other), store.model_folder("A-1"))
     assert predict(store, live(A_1={}))["reason"].tolist() == ["NO_MODEL"]
 

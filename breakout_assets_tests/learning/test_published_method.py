@@ -1,4 +1,4 @@
-"""What the published recipe scores on real hours of SOL, computed by this project's own `fit`.
+"""What the published recipe scores on real hours of SOL, beside figures that are known from an earlier experiment.
 
 The figures are known from an experiment on the same four months, 2024-01-08 to 2024-05-08. Its framing decides them:
 
@@ -15,34 +15,16 @@ mean .673), one standard deviation each. The known figures are single draws from
 dozen draws. A model's name decides SMOTE's seed, so it takes a dozen names.
 """
 
-from dataclasses import astuple, dataclass
-from pathlib import Path
+from dataclasses import astuple
 
 import numpy as np
 import pandas as pd
 import pytest
-from ta.momentum import RSIIndicator
-from ta.trend import MACD, EMAIndicator
-from ta.volatility import BollingerBands
-from ta.volume import OnBalanceVolumeIndicator, VolumePriceTrendIndicator
 
-from breakout_assets.learning.recipes import recipe
+from breakout_assets.learning.comparison import PUBLISHED, Figures, case_rows, ladder, published_case
+from breakout_assets.learning.published import published_rows
 from breakout_assets.learning.training import fit
-
-PANEL = Path(__file__).resolve().parents[3] / "shared" / "data" / "hourly_panel.parquet"
-DRAWS = 12
-
-pytestmark = pytest.mark.skipif(not PANEL.exists(), reason=f"{PANEL} is absent; it is optional")
-
-
-@dataclass(frozen=True)
-class Figures:
-    accuracy: float
-    precision: float
-    recall: float
-    f1: float
-    auc: float
-
+from breakout_assets_tests.samples import shared
 
 MONTH_ENDS_LOST = Figures(0.795, 0.571, 0.774, 0.657, 0.843)
 ALL_HOURS = Figures(0.624, 0.348, 0.664, 0.457, 0.688)
@@ -50,63 +32,40 @@ ALL_HOURS = Figures(0.624, 0.348, 0.664, 0.457, 0.688)
 TOLERANCE = Figures(accuracy=0.04, precision=0.05, recall=0.08, f1=0.04, auc=0.04)
 
 
-def labelled(months_must_match: bool) -> pd.DataFrame:
-    panel = pd.read_parquet(PANEL, filters=[("symbol", "==", "SOL")])
-    inside = panel["timestamp"].between("2024-01-08", "2024-05-08", inclusive="left")
-    rows = panel[inside].sort_values("timestamp").assign(token="SOL", volume=panel["volume_24h"].astype("float64"))
-    rows["label_end"] = rows["timestamp"] + pd.Timedelta(hours=120)
-    later = rows["label_end"].map(rows.set_index("timestamp")["price"])
-    rows["y"] = (((later - rows["price"]) / rows["price"] * 100).round(9) > 10).astype("Int8")
-    keep = later.notna() & (rows["percent_change_7d"] <= 1000) & (rows["volume_change_24h"] <= 1000)
-    if months_must_match:
-        keep &= rows["timestamp"].dt.month == rows["label_end"].dt.month
-    return rows[keep].assign(label_status="labelled")
-
-
-def with_indicators(rows: pd.DataFrame) -> pd.DataFrame:
-    price, volume = rows["price"], rows["volume"]
-    macd, bands = MACD(price), BollingerBands(price)
-    flow = price.diff() * volume
-    gain, loss = flow.clip(lower=0).fillna(0).rolling(14).mean(), (-flow.clip(upper=0)).fillna(0).rolling(14).mean()
-    return rows.assign(
-        RSI=RSIIndicator(price).rsi(),
-        sma_5=price.rolling(5).mean(),
-        sma_10=price.rolling(10).mean(),
-        sma_20=price.rolling(20).mean(),
-        pvt=(volume * price.pct_change(fill_method=None)).cumsum(),
-        MACD=macd.macd(),
-        MACD_signal=macd.macd_signal(),
-        EMA_9=EMAIndicator(price, 9).ema_indicator(),
-        EMA_21=EMAIndicator(price, 21).ema_indicator(),
-        bollinger_hband=bands.bollinger_hband(),
-        bollinger_lband=bands.bollinger_lband(),
-        OBV=OnBalanceVolumeIndicator(price, volume).on_balance_volume(),
-        VPT=VolumePriceTrendIndicator(price, volume).volume_price_trend().fillna(0),
-        VWRSI=100 - 100 / (1 + gain / loss),
+@pytest.fixture(scope="module")
+def panel() -> pd.DataFrame:
+    """All labelled rows of all coins of the panel, from prices of its whole half year."""
+    rows = pd.read_parquet(shared("hourly_panel.parquet"))
+    rows = rows.assign(token=rows["symbol"] + "-0", volume=rows["volume_24h"].astype("float64"))
+    later = rows[["token", "timestamp", "price", "percent_change_7d"]].rename(
+        columns={"timestamp": "label_end", "price": "later", "percent_change_7d": "y_percentage_change7d"}
     )
+    rows = rows.assign(label_end=rows["timestamp"] + pd.Timedelta(hours=120)).merge(later, on=["token", "label_end"])
+    change = (rows["later"] - rows["price"]) / rows["price"] * 100
+    y = (change.round(9) > 10).astype("Int8")
+    return rows.assign(cal_price_change=change, y=y, label_status="labelled")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("months_must_match", "labels", "known"),
-    [(True, 2270, MONTH_ENDS_LOST), (False, 2750, ALL_HOURS)],
-    ids=["month ends lost", "all hours"],
-)
-def test_the_published_recipe_scores_what_is_known_of_it(months_must_match: bool, labels: int, known: Figures) -> None:
-    rows = with_indicators(labelled(months_must_match))
-    models = [fit(rows, recipe("blog_exact"), "token", f"SOL, draw {draw}") for draw in range(DRAWS)]
-    assert {model.rows for model in models} == {labels}
-    assert {model.dropped.not_finite for model in models} == {33}
-    draws = np.array([[getattr(model.metrics, name) for name in Figures.__annotations__] for model in models])
-    mean, spread = draws.mean(axis=0), draws.std(axis=0, ddof=1)
-    assert (np.abs(mean - astuple(known)) <= astuple(TOLERANCE)).all(), dict(
-        zip(Figures.__annotations__, mean, strict=True)
-    )
-    # The known draw could have been one of these.
-    assert (np.abs(mean - astuple(known)) <= 3 * spread).all()
+def test_the_published_recipe_scores_what_is_known_of_it(panel: pd.DataFrame) -> None:
+    found = published_case(panel)
+    assert found is not None
+    published, *framings = found
+    assert (published.title, published.mean) == ("as published", PUBLISHED[1].figures)
+    assert [(row.title, row.rows) for row in framings] == [("month ends lost", 2270), ("all hours", 2750)]
+    for row, known in zip(framings, (MONTH_ENDS_LOST, ALL_HOURS), strict=True):
+        assert row.spread is not None
+        distance = np.abs(np.subtract(astuple(row.mean), astuple(known)))
+        assert (distance <= astuple(TOLERANCE)).all(), row
+        # The known draw could have been one of these.
+        assert (distance <= 3 * np.array(astuple(row.spread))).all(), row
 
 
-def test_always_no_is_more_accurate_than_the_published_recipe_once_all_hours_have_labels() -> None:
-    metrics = fit(with_indicators(labelled(False)), recipe("blog_exact"), "token", "SOL, draw 0").metrics
-    assert metrics.base_rate == pytest.approx(0.238, abs=0.001)
-    assert metrics.accuracy < metrics.always_no_accuracy
+def test_always_no_is_more_accurate_than_the_published_recipe_once_all_hours_have_labels(panel: pd.DataFrame) -> None:
+    inside = case_rows(panel)
+    assert inside is not None
+    (_, _), (_, all_hours), *_ = ladder()
+    model = fit(published_rows(inside, all_hours), all_hours, "token", "SOL, draw 0")
+    assert model.dropped.not_finite == 33
+    assert model.metrics.base_rate == pytest.approx(0.238, abs=0.001)
+    assert model.metrics.accuracy < model.metrics.always_no_accuracy

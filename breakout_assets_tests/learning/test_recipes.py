@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from breakout_assets.dataset.registry import INDICATORS
+from breakout_assets.dataset.stationary import STATIONARY_COLUMNS
 from breakout_assets.errors import DataError, SettingsError
 from breakout_assets.learning.recipes import PUBLISHED_FEATURES, Recipe, recipe
 
@@ -22,11 +24,23 @@ def test_the_fixed_recipe_is_the_same_model_with_a_purge_and_may_trade() -> None
     exact, fixed = recipe("blog_exact"), recipe("blog_fixed")
     assert fixed.purge
     assert not fixed.reference_only
-    assert fixed == replace(exact, name="blog_fixed", purge=True, seed=None, reference_only=False)
+    rows_mended: dict[str, Any] = {"same_month_labels": False, "by_symbol": False, "indicators_after_join": False}
+    assert fixed == replace(exact, name="blog_fixed", seed=None, reference_only=False, purge=True, **rows_mended)
+
+
+def test_the_default_recipe_trusts_nothing_that_has_a_scale_and_tries_to_pay() -> None:
+    default = recipe("default")
+    assert {name for name in default.features if not INDICATORS[name].scale_free} == set()
+    unknown_to_candles = {"log_rank_change_168", "log_pairs_change_168"}
+    assert set(default.features) == {"RSI", "VWRSI", *STATIONARY_COLUMNS} - unknown_to_candles
+    assert (default.scope, default.resample, default.calibration) == ("pooled", False, "platt")
+    assert (default.threshold_rule, default.min_samples_leaf) == ("profit", 60)
+    assert recipe("default", cost=0.03) == replace(default, cost=0.03)
+    assert replace(recipe("baseline_logit"), name="default", estimator="forest") == default
 
 
 def test_an_unknown_recipe_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(SettingsError, match=r"no recipe 'blog'.*blog_exact or blog_fixed"):
+    with pytest.raises(SettingsError, match=r"no recipe 'blog'.*baseline_logit or .* or blog_fixed or default"):
         recipe("blog")
 
 
@@ -47,6 +61,16 @@ def test_an_unknown_recipe_is_refused_with_the_known_ones() -> None:
         ("seed", 2**32),
         ("min_rows", 1),
         ("max_rows", 719),
+        ("scope", "galaxy"),
+        ("estimator", "oracle"),
+        ("calibration", "isotonic"),
+        ("threshold_rule", "hope"),
+        ("by_symbol", True),
+        ("cost", 1.0),
+        ("cost", -0.1),
+        ("min_samples_leaf", 0),
+        ("hour_step", 5),
+        ("expires_days", 0),
     ],
 )
 def test_an_impossible_value_is_refused_by_name(field: str, value: Any) -> None:
@@ -69,8 +93,18 @@ def test_the_id_follows_from_every_field() -> None:
         "min_rows": 721,
         "max_rows": 99_999,
         "reference_only": True,
+        "scope": "pooled",
+        "estimator": "logistic",
+        "same_month_labels": True,
+        "indicators_after_join": True,
+        "calibration": "platt",
+        "threshold_rule": "profit",
+        "cost": 0.02,
+        "min_samples_leaf": 2,
+        "hour_step": 2,
+        "expires_days": 7,
     }
-    assert set(other) == {field.name for field in fields(Recipe)}
+    assert set(other) == {field.name for field in fields(Recipe)} - {"by_symbol"}  # which needs another field
     base = recipe("blog_fixed")
     ids = {base.recipe_id, *(replace(base, **{name: value}).recipe_id for name, value in other.items())}
     assert len(ids) == 1 + len(other)

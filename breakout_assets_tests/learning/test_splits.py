@@ -1,11 +1,13 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from purgedcv import WalkForwardSplit
 from sklearn.model_selection import train_test_split
 
-from breakout_assets.learning.splits import ordered_split
+from breakout_assets.errors import DataError
+from breakout_assets.learning.splits import LABEL_DELAY, ordered_split, purged_walk_forward
 from breakout_assets_tests.learning.examples import START
 
 HOUR = pd.Timedelta(hours=1)
@@ -90,3 +92,78 @@ def test_row_order_does_not_matter() -> None:
 def test_no_rows_give_two_empty_parts() -> None:
     split = ordered_split(hours([]), hours([]), 0.2, purge=True)
     assert (len(split.train), len(split.test)) == (0, 0)
+
+
+starts, lengths, fold_counts = st.integers(-100, 700), st.integers(1, 200), st.integers(1, 5)
+
+
+@given(panels, starts, lengths, fold_counts)
+def test_every_fold_trains_only_on_what_was_known_when_its_test_part_begins(
+    panel: list[tuple[int, int]], start: int, length: int, folds: int
+) -> None:
+    timestamp = hours([at for at, _ in panel])
+    label_end = hours([at + lived for at, lived in panel])
+    found = list(purged_walk_forward(timestamp, label_end, START + start * HOUR, length, folds))
+    assert len(found) == folds
+    for fold, split in enumerate(found):
+        begin = START + (start + fold * length) * HOUR
+        # All rows of the fold's hours are tested, and every row whose label was known is trained on: by hand.
+        inside = [k for k, (at, _) in enumerate(panel) if 0 <= at - start - fold * length < length]
+        known = [k for k, (at, lived) in enumerate(panel) if at + lived + 1 <= start + fold * length]
+        assert sorted(split.test.tolist()) == inside
+        assert sorted(split.train.tolist()) == known
+        if len(split.train):
+            assert label_end.iloc[split.train].max() + LABEL_DELAY <= begin
+        assert not set(timestamp.iloc[split.train]) & set(timestamp.iloc[split.test])
+        assert timestamp.iloc[split.train].is_monotonic_increasing
+        assert timestamp.iloc[split.test].is_monotonic_increasing
+
+
+@settings(max_examples=30)
+@given(
+    st.lists(st.lists(st.integers(1, 200), min_size=3, max_size=3), min_size=60, max_size=200),
+    st.integers(1, 12),
+    st.integers(1, 4),
+)
+def test_the_walk_forward_agrees_with_an_independent_purged_splitter(
+    lived: list[list[int]], length: int, folds: int
+) -> None:
+    # The other one counts rows of a test part, so every hour has all three tokens.
+    at = np.repeat(np.arange(len(lived)), 3)
+    timestamp, label_end = hours(at.tolist()), hours((at + np.ravel(lived)).tolist())
+    other = WalkForwardSplit(
+        folds,
+        3 * length,
+        prediction_times=timestamp,
+        evaluation_times=label_end,
+        # To it a label that ends in the very moment in which the padded test part begins overlaps; here it is known.
+        purge_horizon=LABEL_DELAY - pd.Timedelta(microseconds=1),
+    )
+    begin = timestamp.iloc[-1] + HOUR - folds * length * HOUR
+    own = purged_walk_forward(timestamp, label_end, begin, length, folds)
+    for split, (train, test) in zip(own, other.split(np.zeros((len(at), 1))), strict=True):
+        np.testing.assert_array_equal(split.train, train)
+        np.testing.assert_array_equal(split.test, test)
+
+
+def test_without_a_purge_a_fold_trains_on_every_earlier_row() -> None:
+    timestamp = hours(list(range(1000)))
+    label_end = timestamp + 120 * HOUR
+    purged, as_written = (
+        next(iter(purged_walk_forward(timestamp, label_end, START + 800 * HOUR, 100, 1, purge=purge)))
+        for purge in (True, False)
+    )
+    assert (purged.train[-1], as_written.train[-1]) == (800 - 121, 799)
+    np.testing.assert_array_equal(purged.test, as_written.test)
+
+
+def test_a_label_that_ends_before_its_hour_never_trains_beside_its_test_part() -> None:
+    timestamp = hours([0, 10, 20])
+    (split,) = purged_walk_forward(timestamp, hours([1, 2, 3]), START + 10 * HOUR, 11, 1)
+    assert (split.train.tolist(), split.test.tolist()) == ([0], [1, 2])
+
+
+@pytest.mark.parametrize(("length", "folds"), [(0, 4), (24, 0), (-1, 1)])
+def test_test_parts_without_an_hour_are_refused(length: int, folds: int) -> None:
+    with pytest.raises(DataError, match="test nothing"):
+        list(purged_walk_forward(hours([0]), hours([120]), START, length, folds))

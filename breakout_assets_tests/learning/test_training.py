@@ -1,5 +1,6 @@
 import pickle
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,8 @@ from sklearn.ensemble import RandomForestClassifier
 from breakout_assets.errors import DataError
 from breakout_assets.learning.model_files import model_hash
 from breakout_assets.learning.recipes import PUBLISHED_FEATURES, recipe
-from breakout_assets.learning.training import NotTrainable, fit, usable_rows
+from breakout_assets.learning.thresholds import choose_threshold
+from breakout_assets.learning.training import NotTrainable, fit
 from breakout_assets_tests.learning.examples import SMALL, START, feature_rows
 
 HOUR = pd.Timedelta(hours=1)
@@ -42,9 +44,9 @@ def test_name_and_recipe_decide_the_seed_but_the_published_forest_keeps_its_own(
     rows = feature_rows()
     first, second = (fit(rows, SMALL, "token", name) for name in ("T0-0", "T1-1"))
     assert first.seed != second.seed
-    assert first.forest.random_state == first.seed
+    assert first.classifier.random_state == first.seed
     exact = fit(rows, replace(SMALL, seed=5), "token", "T0-0")
-    assert exact.forest.random_state == 5
+    assert exact.classifier.random_state == 5
     assert exact.seed != 5
 
 
@@ -93,6 +95,43 @@ def test_the_published_split_lets_training_labels_reach_into_the_test_part() -> 
     assert (metrics.train_rows, metrics.rows) == (400, 100)
 
 
+# Calibration and threshold ---------------------------------------------------------------------------------------
+
+
+def test_calibration_and_threshold_come_from_rows_that_the_scored_estimator_had_not_seen() -> None:
+    rows = feature_rows(tokens=24, hours=1000)
+    paying = replace(SMALL, name="paying", calibration="platt", threshold_rule="profit", min_samples_leaf=20)
+    model = fit(rows, paying, "pooled", "ALL")
+    held_out = model.held_out
+    assert held_out is not None
+    assert held_out["timestamp"].min() == model.metrics.first_hour
+    assert model.calibration is not None
+    # Two independent windows are held out: their base rate, far below the resampled scores, moves these only halfway.
+    assert model.calibration.slope > 0.75
+    assert held_out["probability"].mean() > held_out["y"].mean() + 0.05
+    assert model.own_threshold == choose_threshold(held_out, paying.cost, model.seed)
+    assert model.own_threshold is not None
+    np.testing.assert_array_equal(model.probabilities(rows[:50]), model.calibration.apply(model.scores(rows[:50])))
+    # Twenty percent lost on each rise: nothing pays, and nothing is bought.
+    losing = fit(rows.assign(cal_price_change=-20.0), paying, "pooled", "ALL")
+    assert losing.own_threshold is None
+    assert fit(rows, SMALL, "pooled", "ALL").own_threshold == SMALL.threshold
+
+
+def test_a_threshold_that_pays_cannot_be_found_without_what_buying_brought() -> None:
+    rows = feature_rows().drop(columns="cal_price_change")
+    with pytest.raises(DataError, match="lack the columns cal_price_change"):
+        fit(rows, replace(SMALL, threshold_rule="profit"), "token", "T0-0")
+
+
+def test_the_data_hash_follows_from_every_row_and_feature_used() -> None:
+    rows = feature_rows()
+    first = fit(rows, SMALL, "token", "T0-0").data_hash
+    assert fit(rows.sample(frac=1, random_state=1), SMALL, "token", "T0-0").data_hash == first
+    changed = rows.assign(RSI=rows["RSI"].where(rows.index != 7, rows["RSI"] + 1e-12))
+    assert fit(changed, SMALL, "token", "T0-0").data_hash != first
+
+
 # What is used, and what is counted -----------------------------------------------------------------------------
 
 
@@ -121,14 +160,21 @@ def test_dropped_rows_are_counted_by_reason() -> None:
 
 def test_a_pool_above_the_limit_is_thinned_by_whole_hours() -> None:
     rows = feature_rows(tokens=3, hours=400)
-    kept, dropped = usable_rows(rows, replace(SMALL, max_rows=500), None)
-    assert len(kept) <= 500
-    assert len(kept) + dropped.thinned == 1200
-    assert (kept.groupby("timestamp")["token"].count() == 3).all()
-    assert kept["timestamp"].min() == START
-    assert set(kept["timestamp"].diff().dropna().unique()) == {pd.Timedelta(0), pd.Timedelta(hours=3)}
-    whole, nothing = usable_rows(rows, replace(SMALL, max_rows=1200), None)
-    assert (len(whole), nothing.thinned) == (1200, 0)
+    model = fit(rows, replace(SMALL, max_rows=500), "pooled", "ALL")
+    assert model.rows <= 500
+    assert model.rows + model.dropped.thinned == 1200
+    every_third = rows[rows["timestamp"].isin(rows["timestamp"].unique()[::3])]
+    whole = fit(every_third, replace(SMALL, max_rows=500), "pooled", "ALL")
+    assert (whole.data_hash, whole.rows, whole.dropped.thinned) == (model.data_hash, model.rows, 0)
+
+
+def test_a_recipe_may_train_on_every_sixth_hour_of_the_day() -> None:
+    rows = feature_rows(tokens=2, hours=400)
+    model = fit(rows, replace(SMALL, hour_step=6), "pooled", "ALL")
+    sixth = rows[rows["timestamp"].dt.hour.isin([0, 6, 12, 18])]
+    assert (model.rows, model.dropped.thinned) == (len(sixth), 800 - len(sixth))
+    plain = fit(sixth, replace(SMALL, hour_step=6, min_rows=2), "pooled", "ALL")
+    assert plain.data_hash == model.data_hash
 
 
 def test_resampling_happens_in_the_training_part_and_can_be_left_out() -> None:
@@ -220,12 +266,12 @@ def test_a_model_of_one_token_refuses_rows_of_two() -> None:
 # Predicting ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["blog_exact", "blog_fixed"])
-def test_probabilities_are_what_scikit_learn_says(name: str) -> None:
+@pytest.mark.parametrize("estimator", ["forest", "logistic"])
+def test_probabilities_are_what_scikit_learn_says(estimator: Literal["forest", "logistic"]) -> None:
     rows = feature_rows(hours=900)
-    model = fit(rows, recipe(name), "token", "T0-0")
+    model = fit(rows, replace(recipe("blog_fixed"), estimator=estimator), "token", "T0-0")
     values = rows[list(PUBLISHED_FEATURES)].astype("float64").to_numpy()
-    expected = model.forest.predict_proba(model.scaler.transform(values))[:, 1].round(9)
+    expected = model.classifier.predict_proba(model.scaler.transform(values))[:, 1].round(9)
     np.testing.assert_array_equal(model.probabilities(rows), expected)
     one_by_one = np.concatenate([model.probabilities(rows.iloc[[k]]) for k in range(50)])
     np.testing.assert_array_equal(one_by_one, expected[:50])
@@ -265,5 +311,5 @@ def test_a_forest_of_one_class_is_sure(only: int, expected: float) -> None:
     model = fit(feature_rows(), SMALL, "token", "T0-0")
     values = np.random.default_rng(0).normal(size=(30, 19))
     forest = RandomForestClassifier(n_estimators=3, random_state=0).fit(values, np.full(30, only))
-    probabilities = replace(model, forest=forest).probabilities(feature_rows()[:5])
+    probabilities = replace(model, classifier=forest).probabilities(feature_rows()[:5])
     np.testing.assert_array_equal(probabilities, np.full(5, expected))

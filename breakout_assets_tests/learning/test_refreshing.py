@@ -1,0 +1,71 @@
+"""Whether a newly trained model takes over."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from breakout_assets.learning.model_files import save
+from breakout_assets.learning.predicting import POOLED, ModelShelf
+from breakout_assets.learning.refreshing import fit_anew
+from breakout_assets.store import Store
+from breakout_assets_tests.learning.examples import SMALL, START, feature_rows
+
+BY = replace(SMALL, name="refreshed", test_share=0.4, threshold=0.5, min_samples_leaf=10)
+HOUR = pd.Timedelta(hours=1)
+KNOWN = START + 700 * HOUR  # when the model that serves was trained
+
+
+@pytest.fixture(scope="module")
+def rows() -> pd.DataFrame:
+    return feature_rows(tokens=14, hours=1500)
+
+
+def serving(store: Store, rows: pd.DataFrame) -> None:
+    model, verdict = fit_anew(store, rows, BY, "pooled", POOLED, KNOWN.to_pydatetime())
+    assert model.serves
+    assert "first of its recipe" in verdict
+    save(model, store.model_folder(POOLED))
+
+
+def flipped(rows: pd.DataFrame, learned_from: pd.Series) -> pd.DataFrame:
+    """What was true before says the opposite in these rows."""
+    y = rows["y"].mask(learned_from, 1 - rows["y"])
+    return rows.assign(y=y, cal_price_change=np.where(y == 1, 20.0, -10.0))
+
+
+def test_a_refresh_that_is_no_worse_takes_over(store: Store, rows: pd.DataFrame) -> None:
+    serving(store, rows)
+    model, verdict = fit_anew(store, rows, BY, "pooled", POOLED)
+    assert model.serves
+    assert "no worse" in verdict
+
+
+def test_a_refresh_that_would_have_earned_less_is_kept_and_does_not_serve(store: Store, rows: pd.DataFrame) -> None:
+    serving(store, rows)
+    recent = rows[rows["timestamp"] >= START + 600 * HOUR].reset_index(drop=True)
+    # The newest two fifths are held out; what lies before them misleads the new model.
+    misleading = flipped(recent, recent["timestamp"] < START + 1140 * HOUR)
+    model, verdict = fit_anew(store, misleading, BY, "pooled", POOLED)
+    assert not model.serves
+    assert "does not serve" in verdict
+    save(model, store.model_folder(POOLED))
+    spoken = ModelShelf(store, BY).model_for(POOLED, model.trained_until)
+    assert spoken is not None
+    assert spoken.trained_until == KNOWN
+
+
+def test_a_few_new_days_decide_nothing(store: Store, rows: pd.DataFrame) -> None:
+    serving(store, rows)
+    recent = rows[rows["timestamp"] < START + 740 * HOUR]
+    model, verdict = fit_anew(store, recent, BY, "pooled", POOLED)
+    assert model.serves
+    assert "too little is new" in verdict
+
+
+def test_training_again_on_the_same_knowledge_replaces_the_generation(store: Store, rows: pd.DataFrame) -> None:
+    serving(store, rows)
+    model, verdict = fit_anew(store, rows, BY, "pooled", POOLED, KNOWN.to_pydatetime())
+    assert model.serves
+    assert "same knowledge" in verdict
