@@ -7,11 +7,11 @@ from typing import Any, Final
 
 import dagster as dg
 
-from breakout_assets.defs import automation, dataset, market, models, trading
+from breakout_assets.defs import automation, coverage, dataset, evaluation, market, models, monitoring, sensors, trading
 from breakout_assets.defs.resources import build_resources
 from breakout_assets.settings import Settings, load_settings
 
-MODULES: Final = (market, dataset, models, trading)
+MODULES: Final = (market, coverage, dataset, evaluation, models, monitoring, trading)
 
 
 def build_definitions(settings: Settings, **overrides: Any) -> dg.Definitions:
@@ -24,7 +24,7 @@ def build_definitions(settings: Settings, **overrides: Any) -> dg.Definitions:
         asset_checks=dg.load_asset_checks_from_modules(MODULES),
         jobs=automation.JOBS,
         schedules=automation.SCHEDULES,
-        sensors=automation.SENSORS,
+        sensors=[*sensors.SENSORS, *(sensors.EVENT_SENSORS if settings.sqs_url else [])],
         resources=build_resources(settings) | overrides,
         # A process for each step would cost five times the run: every start imports pandas and scikit-learn anew.
         executor=dg.in_process_executor,

@@ -1,21 +1,24 @@
-"""When what is made: jobs, schedules, the arrival sensor.
+"""When what is made: jobs and schedules.
 
 Schedules look at what is missing, not at what has just become due: after an outage each goes on where it stopped.
 Orders are placed by the hourly job alone, never by a condition, which would fire again whenever a prediction is made
 again.
 """
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
+from itertools import groupby
 from typing import Final
 
 import dagster as dg
 
 from breakout_assets.dataset.features import days_of_look_back
+from breakout_assets.defs.coverage import coverage
 from breakout_assets.defs.dataset import indicator_features, labelled_dataset, live_indicators
-from breakout_assets.defs.market import SOURCES, VERSION, daily_snapshots, hourly_snapshots, market_health
+from breakout_assets.defs.evaluation import model_report, out_of_sample
+from breakout_assets.defs.market import SOURCES, daily_snapshots, hourly_snapshots, market_health
 from breakout_assets.defs.models import predictions, token_model
+from breakout_assets.defs.monitoring import model_monitoring
 from breakout_assets.defs.partitions import (
     DAYS,
     HOURS,
@@ -23,19 +26,18 @@ from breakout_assets.defs.partitions import (
     TOKENS_NAME,
     days_between,
     hour_key,
-    hour_of,
     range_tags,
 )
 from breakout_assets.defs.trading import trade_orders
 from breakout_assets.market.collect import SnapshotSource
-from breakout_assets.market.history import sources_of
+from breakout_assets.market.history import compacted_hours, day_bounds, days_behind, sources_of
 from breakout_assets.market.schema import HOUR, hours_between
-from breakout_assets.store import RawFile, Store
+from breakout_assets.store import Store
 
 # Two days of hours cost a tick nothing; whoever is away for longer backfills.
 HOURS_BACK: Final = 48
-# Days in which a late raw file still leads to the day being compacted again.
-DAYS_BACK: Final = 8
+# Days in which a late raw file still leads to the day being compacted again: as far as an indicator looks back.
+DAYS_BACK: Final = 31
 # Runs that one partition may use up before it waits for a person.
 ATTEMPTS: Final = 3
 FAILED: Final = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
@@ -62,6 +64,24 @@ dataset_job = dg.define_asset_job(
     "dataset_job",
     selection=[labelled_dataset, indicator_features],
     description="Labels and indicators of days whose five-day future is over.",
+    tags=LEARNING_TAGS,
+)
+coverage_job = dg.define_asset_job(
+    "coverage_job",
+    selection=[coverage],
+    description="Looks at which hours are there and what can be done about the rest.",
+    tags=LEARNING_TAGS,
+)
+evaluation_job = dg.define_asset_job(
+    "evaluation_job",
+    selection=[out_of_sample, model_report],
+    description="What the recipe that speaks would have said of the past, and whether it may go on buying.",
+    tags=LEARNING_TAGS,
+)
+monitoring_job = dg.define_asset_job(
+    "monitoring_job",
+    selection=[model_monitoring],
+    description="What became of the predictions of the last weeks.",
     tags=LEARNING_TAGS,
 )
 training_job = dg.define_asset_job(
@@ -95,9 +115,7 @@ def missing_hours(
     """The hour that has just begun, and each of the hours before it that was not traded and can still be had."""
     newest = _tick_time(context).replace(minute=0, second=0, microsecond=0)
     hours = hours_between(newest - (hours_back - 1) * HOUR, newest)
-    there: dict[datetime, RawFile] = {}
-    for day in days_between(hours[0].date(), newest.date()):
-        there |= store.raw_files(day)
+    there = store.raw_between(hours[0], newest)
     done = context.instance.get_materialized_partitions(dg.AssetKey("trade_orders"))
     for hour in hours:
         key = hour_key(hour)
@@ -123,23 +141,34 @@ def hourly_schedule(
 def daily_snapshots_schedule(
     context: dg.ScheduleEvaluationContext, store: dg.ResourceParam[Store]
 ) -> Iterator[dg.RunRequest]:
-    """Days of the last week that are over and have not been compacted, or have got a raw file since."""
+    """Days of the last month that are over and have not been compacted, or have got a raw file since."""
     today = _tick_time(context).date()
-    for days_ago in range(DAYS_BACK, 0, -1):
-        day = today - timedelta(days=days_ago)
-        files = store.raw_files(day)
-        sources = sources_of(files.values())
-        if not files or not DAYS.has_partition_key(day.isoformat()) or _recorded(context, day) == sources:
-            continue
+    days = days_between(today - timedelta(days=DAYS_BACK), today - timedelta(days=1))
+    for day, sources in outdated_days(context.instance, store, days).items():
         yield from _request(context, daily_snapshots_job.name, day.isoformat(), sources)
 
 
-def _recorded(context: dg.ScheduleEvaluationContext, day: date) -> object:
-    """The sources that a day was compacted from, as its newest materialisation says."""
-    return _newest_metadata(context.instance, "daily_snapshots", day.isoformat(), SOURCES)
+def outdated_days(instance: dg.DagsterInstance, store: Store, days: Sequence[date]) -> dict[date, str]:
+    """Those of these days whose raw files are not the ones that they were compacted from, and what these are now.
+
+    Without the days whose file has hours that no raw file has any more: compacted again it would lose them.
+    """
+    files = store.raw_between(day_bounds(min(days_behind(days[0])))[0], day_bounds(days[-1])[1])
+    by_day = {day: list(group) for day, group in groupby(files.values(), key=lambda file: file.hour.date())}
+    found = {}
+    for day in days:
+        sources = sources_of(file for each in days_behind(day) for file in by_day.get(each, ()))
+        if day not in by_day or not DAYS.has_partition_key(day.isoformat()):
+            continue
+        if newest_metadata(instance, "daily_snapshots", day.isoformat(), SOURCES) == sources:
+            continue
+        if not compacted_hours(store, day) - {file.hour for file in by_day[day]}:
+            found[day] = sources
+    return found
 
 
-def _newest_metadata(instance: dg.DagsterInstance, asset: str, key: str, name: str) -> object:
+def newest_metadata(instance: dg.DagsterInstance, asset: str, key: str, name: str) -> object:
+    """One value of a partition's newest materialisation; None if there is none."""
     record = _newest_record(instance, asset, [key])
     event = record.asset_materialization if record else None
     return event.metadata[name].value if event and name in event.metadata else None
@@ -156,18 +185,31 @@ def _newest_record(instance: dg.DagsterInstance, asset: str, keys: list[str]) ->
 def dataset_schedule(context: dg.ScheduleEvaluationContext, store: dg.ResourceParam[Store]) -> Iterator[dg.RunRequest]:
     """Days whose future has been compacted and that have no labels or indicators, or older ones than their input."""
     today = _tick_time(context).date()
-    for days_ago in range(DAYS_BACK + 5, 5, -1):
-        day = today - timedelta(days=days_ago)
-        ready = store.has_table("daily_snapshots", day) and store.has_table("daily_snapshots", day + timedelta(days=5))
-        if not ready or not LABEL_DAYS.has_partition_key(day.isoformat()):
-            continue
-        inputs = [*days_of_look_back(day), day + timedelta(days=5)]
-        newest_input = _newest_record(context.instance, "daily_snapshots", [each.isoformat() for each in inputs])
-        made = _newest_record(context.instance, "indicator_features", [day.isoformat()])
-        if made and newest_input and made.storage_id > newest_input.storage_id:
-            continue
-        version = str(newest_input.storage_id) if newest_input else ""
+    days = days_between(today - timedelta(days=DAYS_BACK + 5), today - timedelta(days=6))
+    for day, version in outdated_labels(context.instance, store, days).items():
         yield from _request(context, dataset_job.name, day.isoformat(), version)
+
+
+def outdated_labels(instance: dg.DagsterInstance, store: Store, days: Sequence[date]) -> dict[date, str]:
+    """Those of these days that can have labels and have none, or older ones than their input; with its version."""
+    there = store.days_there("daily_snapshots", [*days, *days_between(days[-1], days[-1] + timedelta(days=5))])
+    found = {}
+    for day in days:
+        future = days_between(day, day + timedelta(days=5))
+        if not {future[0], future[-1]} <= there or not LABEL_DAYS.has_partition_key(day.isoformat()):
+            continue
+        inputs = [each.isoformat() for each in (*days_of_look_back(day), *future)]
+        newest_input = _newest_record(instance, "daily_snapshots", inputs)
+        made = _newest_record(instance, "indicator_features", [day.isoformat()])
+        if not (made and newest_input and made.storage_id > newest_input.storage_id):
+            found[day] = str(newest_input.storage_id) if newest_input else ""
+    return found
+
+
+# After the compaction of the day that has ended.
+coverage_schedule = dg.ScheduleDefinition(
+    name="coverage_schedule", job=coverage_job, cron_schedule="50 0 * * *", execution_timezone="UTC"
+)
 
 
 # Sunday night: the week's labels are in, and nobody watches the two cores.
@@ -180,45 +222,30 @@ def training_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | 
     return dg.RunRequest(run_key=None, tags=range_tags(tokens))
 
 
-@dg.sensor(job=hourly_job, minimum_interval_seconds=60)
-def snapshot_arrivals(
-    context: dg.SensorEvaluationContext, store: dg.ResourceParam[Store]
-) -> dg.SensorResult | dg.SkipReason:
-    """One hourly run for each snapshot of today or yesterday that another program wrote or rewrote.
+# Sunday night, when the week's models are trained: evidence is renewed as often as models are.
+evaluation_schedule = dg.ScheduleDefinition(
+    name="evaluation_schedule", job=evaluation_job, cron_schedule="0 4 * * 0", execution_timezone="UTC"
+)
+# After the labels of the day whose five-day future has just ended.
+monitoring_schedule = dg.ScheduleDefinition(
+    name="monitoring_schedule", job=monitoring_job, cron_schedule="10 1 * * *", execution_timezone="UTC"
+)
 
-    The cursor is the listing itself, so that nothing depends on the order of arrival or on clocks. The hour that this
-    platform has just fetched itself is known by its version and not run again; a late hour refreshes data, and the
-    order step refuses to trade on it.
-    """
-    last_key = HOURS.get_last_partition_key()
-    if last_key is None:
-        return dg.SkipReason("BREAKOUT_START lies in the future")
-    newest = hour_of(last_key)
-    days = [newest.date() - timedelta(days=1), newest.date()]
-    files = [file for day in days for file in store.raw_files(day).values() if file.hour <= newest]
-    seen: dict[str, str] = json.loads(context.cursor or "{}")
-    found: dict[str, str] = {}
-    requests = []
-    for file in files:
-        key = hour_key(file.hour)
-        if not HOURS.has_partition_key(key):
-            continue
-        if seen.get(key) != file.version:
-            if _running(context.instance, key):
-                continue  # it may be reading this very file; the next tick knows
-            if _newest_metadata(context.instance, "hourly_snapshots", key, VERSION) != file.version:
-                # Remembered for ever, so it carries the version: the same bytes again would be the same key.
-                tags = {VERSION_TAG: file.version}
-                requests.append(dg.RunRequest(run_key=f"{key}@{file.version}", partition_key=key, tags=tags))
-        found[key] = file.version
-    return dg.SensorResult(run_requests=requests, cursor=json.dumps(found))
-
-
-def _running(instance: dg.DagsterInstance, key: str) -> bool:
-    runs = instance.get_runs(dg.RunsFilter(job_name=hourly_job.name, tags={"dagster/partition": key}))
-    return any(not run.is_finished for run in runs)
-
-
-JOBS: Final = [hourly_job, daily_snapshots_job, dataset_job, training_job]
-SCHEDULES: Final = [hourly_schedule, daily_snapshots_schedule, dataset_schedule, training_schedule]
-SENSORS: Final = [snapshot_arrivals]
+JOBS: Final = [
+    hourly_job,
+    daily_snapshots_job,
+    dataset_job,
+    coverage_job,
+    training_job,
+    evaluation_job,
+    monitoring_job,
+]
+SCHEDULES: Final = [
+    hourly_schedule,
+    daily_snapshots_schedule,
+    dataset_schedule,
+    coverage_schedule,
+    training_schedule,
+    evaluation_schedule,
+    monitoring_schedule,
+]

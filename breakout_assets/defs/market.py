@@ -5,9 +5,18 @@ from typing import Final
 import dagster as dg
 
 from breakout_assets.clock import Clock
-from breakout_assets.defs.partitions import DAYS, HOURS, ONE_RUN, day_of, hour_of
-from breakout_assets.defs.reporting import Made, Metadata, checks_of, each_partition, log_progress, preview
-from breakout_assets.errors import DataError, TemporaryError
+from breakout_assets.defs.partitions import DAYS, HOURS, LOOK_BACK_HOURS, ONE_RUN, day_of, hour_of
+from breakout_assets.defs.reporting import (
+    WHEN_PASSING,
+    Made,
+    Metadata,
+    checks_of,
+    each_partition,
+    log_progress,
+    preview,
+    refusing,
+)
+from breakout_assets.errors import TemporaryError
 from breakout_assets.market.collect import CollectedHour, SnapshotSource, collect, usual_rows
 from breakout_assets.settings import Settings
 from breakout_assets.store import Store
@@ -27,8 +36,7 @@ SOURCES: Final = "sources"
     owners=OWNERS,
     kinds={"csv"},
     check_specs=checks_of("hourly_snapshots", CHECKS["hourly_snapshots"]),
-    # The network may be down for a moment. Data errors are raised as failures that no retry repeats.
-    retry_policy=dg.RetryPolicy(max_retries=3, delay=20, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS),
+    retry_policy=WHEN_PASSING,
 )
 def hourly_snapshots(
     context: dg.AssetExecutionContext,
@@ -46,12 +54,10 @@ def hourly_snapshots(
 
     hours = [hour_of(key) for key in context.partition_keys]
     outcomes = {}
-    try:
+    with refusing():  # of the store, not of one hour
         for hour, outcome in collect(store, source, hours, settings.raw_format):
             outcomes[hour] = outcome
             log_progress(context, len(outcomes), len(hours))
-    except DataError as error:  # of the store, not of one hour
-        raise dg.Failure(str(error), allow_retries=False) from error
     passing = [outcome for outcome in outcomes.values() if isinstance(outcome, TemporaryError)]
     if passing:
         raise passing[0]  # the retry finds the other hours in the store
@@ -67,7 +73,11 @@ def hourly_snapshots(
 
 
 def _hour_metadata(collected: CollectedHour, source: SnapshotSource) -> Metadata:
+    from breakout_assets.market.candle_history import provenance
+    from breakout_assets.market.snapshots import origin_class
+
     market = collected.market
+    made_here = collected.file.path.suffix == ".parquet" and not collected.fetched
     return {
         "source": source.description if collected.fetched else "found in the store",
         "rows": len(market),
@@ -75,6 +85,9 @@ def _hour_metadata(collected: CollectedHour, source: SnapshotSource) -> Metadata
         "path": dg.MetadataValue.path(str(collected.file.path)),
         VERSION: collected.file.version,
         "sha256": collected.sha256,
+        "origins": {str(name): int(n) for name, n in origin_class(market["origin"]).value_counts().items()},
+        # Of hours made from candles: which columns are real, derived or absent.
+        **({f"made/{k}": v for k, v in provenance(collected.file.path).items()} if made_here else {}),
         "preview": preview(market, ["token", "name", "price", "volume", "cmc_rank", "percent_change_7d"]),
         **{f"fetch/{name}": value for name, value in collected.details.items()},
     }
@@ -96,14 +109,17 @@ def newest_hour_present(store: dg.ResourceParam[Store], clock: dg.ResourceParam[
     group_name=GROUP,
     owners=OWNERS,
     kinds={"duckdb", "parquet"},
-    deps=[dg.AssetDep(hourly_snapshots, partition_mapping=dg.TimeWindowPartitionMapping(start_offset=-24))],
+    deps=[dg.AssetDep(hourly_snapshots, partition_mapping=LOOK_BACK_HOURS)],
     check_specs=checks_of("market_health", CHECKS["market_health"]),
+    retry_policy=WHEN_PASSING,
 )
 def market_health(context: dg.AssetExecutionContext, store: dg.ResourceParam[Store]) -> dg.MaterializeResult:
     """Whether the hour may be traded on.
 
     One row is one hour: ACTIVE, REDUCE_ONLY (nothing is opened) or HALTED (no price is believed), with the reasons
-    and the figures behind them: coins listed against the day before, shares of quarantined and of stale rows.
+    and the figures behind them: coins listed against the day before, shares of faulty rows and of prices that stand
+    still, hours of the look-back that have a snapshot. After a fault or a missing hour nothing is opened until three
+    hours in a row were sound.
     """
     from breakout_assets.market.health import assess_hour
 
@@ -125,6 +141,7 @@ def market_health(context: dg.AssetExecutionContext, store: dg.ResourceParam[Sto
     kinds={"duckdb", "parquet"},
     deps=[hourly_snapshots],
     check_specs=checks_of("daily_snapshots", CHECKS["daily_snapshots"]),
+    retry_policy=WHEN_PASSING,
 )
 def daily_snapshots(context: dg.AssetExecutionContext, store: dg.ResourceParam[Store]) -> dg.MaterializeResult:
     """All hours of a day in one file, typed and keyed by token.
@@ -135,7 +152,8 @@ def daily_snapshots(context: dg.AssetExecutionContext, store: dg.ResourceParam[S
     from breakout_assets.market.history import compact_day
     from breakout_assets.market.tokens import load_registry
 
-    registry = load_registry(store)
+    with refusing():
+        registry = load_registry(store)
 
     def make(key: str) -> Made:
         day = compact_day(store, registry, day_of(key))

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 from breakout_assets.defs.dataset import indicator_features, live_indicators
+from breakout_assets.defs.evaluation import model_report
 from breakout_assets.defs.partitions import (
     EVERYTHING,
     HOURS,
@@ -17,6 +18,7 @@ from breakout_assets.defs.partitions import (
 )
 from breakout_assets.defs.reporting import (
     MOST_LISTED,
+    WHEN_PASSING,
     Findings,
     Made,
     Metadata,
@@ -26,8 +28,9 @@ from breakout_assets.defs.reporting import (
     each_partition,
     picture,
     preview,
+    refusing,
 )
-from breakout_assets.learning.recipes import recipe
+from breakout_assets.errors import SettingsError
 from breakout_assets.settings import Settings
 from breakout_assets.store import Store
 from breakout_assets.validation import CHECKS, check_model, check_predictions
@@ -37,8 +40,10 @@ OWNERS = ["team:research"]
 
 
 class TrainingConfig(dg.Config):
-    """How far a training may look."""
+    """How a training is done."""
 
+    recipe: str | None = None
+    """The recipe to train by; empty: the one that speaks, which is the promoted one or else `BREAKOUT_RECIPE`."""
     as_of: str | None = None
     """Train as if it were this UTC time (`2024-06-01T00:00`): only labels that had ended by then are used. Empty: all
     labels in the store, every one of which has ended."""
@@ -60,29 +65,41 @@ def token_model(
     store: dg.ResourceParam[Store],
     settings: dg.ResourceParam[Settings],
 ) -> Iterator[dg.AssetMaterialization | dg.AssetCheckResult]:
-    """The random forest that predicts one token; the partition `ALL` is the pooled one, over all tokens.
+    """The model that predicts one token; the partition `ALL` is the pooled one, over all tokens.
 
-    One partition is one token's newest model, with its manifest. The five metrics come from the newest fifth of its
-    rows, which the scored model had not seen; what serves is fitted once more on all rows. A token with too little
-    history is left to the pooled model and shows in the check `all_trained`.
+    One partition is one token's newest model, with its manifest. A recipe that pools trains `ALL` alone, and tokens
+    that are asked for are left to it. The five metrics come from the newest fifth of the rows, which the scored model
+    had not seen; what serves is fitted once more on all rows. A token with too little history is left to the pooled
+    model and shows in the check `all_trained`.
     """
-    from breakout_assets.learning.training import NotTrainable, fit
-    from breakout_assets.learning.training_set import training_rows
+    from breakout_assets.learning.promoting import chosen_recipe
+    from breakout_assets.learning.refreshing import fit_anew
+    from breakout_assets.learning.training import NotTrainable
+    from breakout_assets.learning.training_set import of_one_origin, training_rows
 
     as_of = _as_of(config)
-    names = list(context.partition_keys)
+    with refusing():
+        by = chosen_recipe(store, config.recipe, settings.recipe, settings.round_trip_cost)
+        if by.reference_only:
+            raise SettingsError(f"recipe {by.name} is kept for comparison and cannot serve; see recipe_comparison")
+    asked = list(context.partition_keys)
+    names = [name for name in asked if name == POOLED] if by.scope == "pooled" else asked
+    if len(names) < len(asked):
+        context.log.info("recipe %s pools: %d tokens are left to %s", by.name, len(asked) - len(names), POOLED)
     rows = training_rows(store, None if POOLED in names else names)
     of_token = dict(list(rows.groupby("token", sort=False)))
     findings: dict[str, Findings] = {}
     for number, name in enumerate(names, start=1):
         try:
             scope_rows = rows if name == POOLED else of_token.get(name, rows.iloc[:0])
-            model = fit(scope_rows, recipe(settings.recipe), "pooled" if name == POOLED else "token", name, as_of)
+            scope_rows, origin = of_one_origin(scope_rows, by.min_rows)
+            model, verdict = fit_anew(store, scope_rows, by, "pooled" if name == POOLED else "token", name, as_of)
         except NotTrainable as reason:
             findings[name] = {"all_trained": str(reason)}
             context.log.warning("%s: %s", name, reason)
             continue
         metadata, findings[name] = _store_model(store, model, as_of)
+        metadata = {**metadata, "trained_on": origin, "takes_over": verdict}
         context.log.info("%d of %d models: %s from %d rows", number, len(names), name, model.rows)
         yield dg.AssetMaterialization("token_model", partition=name, metadata=metadata)
     yield from check_results(context, findings)
@@ -120,6 +137,9 @@ def _store_model(store: Store, model: Any, as_of: datetime | None) -> Made:
         "test_base_rate": round(float(metrics.base_rate), 4),
         "always_no_accuracy": round(float(metrics.always_no_accuracy), 4),
         "recipe": f"{model.recipe.name} ({model.recipe.recipe_id})",
+        **({"pays_from_probability": round(model.own_threshold, 4)} if model.own_threshold is not None else {}),
+        **({"too_little": ", ".join(model.admission)} if model.admission else {}),
+        "expires_at": model.expires_at.isoformat(),
         "model_hash": str(read_manifest(folder)["model_hash"]),
         "path": dg.MetadataValue.path(str(folder)),
         "top_features": bars(model.importances),
@@ -134,8 +154,9 @@ def _store_model(store: Store, model: Any, as_of: datetime | None) -> Made:
     group_name=GROUP,
     owners=OWNERS,
     kinds={"scikitlearn", "parquet"},
-    deps=[live_indicators, dg.AssetDep(token_model, partition_mapping=EVERYTHING)],
+    deps=[live_indicators, model_report, dg.AssetDep(token_model, partition_mapping=EVERYTHING)],
     check_specs=checks_of("predictions", CHECKS["predictions"]),
+    retry_policy=WHEN_PASSING,
 )
 def predictions(
     context: dg.AssetExecutionContext, store: dg.ResourceParam[Store], settings: dg.ResourceParam[Settings]
@@ -143,19 +164,27 @@ def predictions(
     """How likely each coin is to be more than 10 % up in five days.
 
     One row is one coin at that hour: probability, threshold, decision (`buy`, `pass`) and the model behind them, its
-    own or the pooled one; or `none` with the reason. Only models that had seen no price after the hour are asked.
+    own or the pooled one (`fallback` says why); or `none` with the reason. Only models that had seen no price after
+    the hour are asked, and only a recipe whose evaluation had shown an edge by then decides to buy.
     """
+    from breakout_assets.learning.evaluation_files import doubt_at
     from breakout_assets.learning.predicting import ModelShelf, predict_hour
+    from breakout_assets.learning.promoting import speaking_recipe
 
-    shelf = ModelShelf(store)
+    shelves: dict[str, ModelShelf] = {}
 
     def make(key: str) -> Made:
         hour = hour_of(key)
         live = store.read_table("live_indicators", [hour])
-        rows = predict_hour(live, shelf, recipe(settings.recipe), hour)
+        by = speaking_recipe(store, settings.recipe, settings.round_trip_cost, hour)
+        shelf = shelves.setdefault(by.recipe_id, ModelShelf(store, by))
+        doubt = doubt_at(store, by, hour)
+        rows = predict_hour(live, shelf, hour, doubt, trusting=settings.trade_without_evidence)
         path = store.write_table("predictions", hour, rows)
         top = rows.sort_values(["probability", "token"], ascending=[False, True], na_position="last")
         metadata = {
+            "recipe": f"{by.name} ({by.recipe_id})",
+            "trusted": "without evidence" if settings.trade_without_evidence else doubt or "yes",
             "rows": len(rows),
             "predicted": int(rows["probability"].notna().sum()),
             "buy": int((rows["decision"] == "buy").sum()),

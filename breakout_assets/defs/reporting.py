@@ -2,7 +2,8 @@
 
 import base64
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 import dagster as dg
@@ -15,6 +16,11 @@ PREVIEW_ROWS: Final = 5  # every event stores its preview, so it stays small
 INLINE_CHARACTERS: Final = 1000  # longer Markdown is behind a click in the UI
 MOST_LISTED: Final = 20
 PROGRESS_EVERY: Final = 10
+# The network, or the server of a bucket, may be down for a moment. Data errors are raised as failures that no retry
+# repeats.
+WHEN_PASSING: Final = dg.RetryPolicy(
+    max_retries=3, delay=20, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
+)
 
 
 Findings = Mapping[str, str]
@@ -50,6 +56,15 @@ def each_partition(context: dg.AssetExecutionContext, make: Callable[[str], Made
     return dg.MaterializeResult(check_results=check_results(context, {key: found for key, (_, found) in made.items()}))
 
 
+@contextmanager
+def refusing() -> Iterator[None]:
+    """What is refused here concerns the whole run, and no retry repeats it."""
+    try:
+        yield
+    except (DataError, SettingsError) as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+
+
 def log_progress(context: dg.AssetExecutionContext, done: int, total: int) -> None:
     """A line in the run's log every few partitions."""
     if done % PROGRESS_EVERY == 0 or done == total:
@@ -73,7 +88,11 @@ def raise_refused(context: dg.AssetExecutionContext, made: Mapping[str, Metadata
     )
 
 
-def check_results(context: dg.AssetExecutionContext, findings: Mapping[str, Findings]) -> list[dg.AssetCheckResult]:
+def check_results(
+    context: dg.AssetExecutionContext,
+    findings: Mapping[str, Findings],
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
+) -> list[dg.AssetCheckResult]:
     """One result for each check of the asset; a finding in any partition of the run fails it."""
     results = []
     for spec in context.assets_def.check_specs:
@@ -83,6 +102,7 @@ def check_results(context: dg.AssetExecutionContext, findings: Mapping[str, Find
                 check_name=spec.name,
                 asset_key=spec.asset_key,
                 passed=not found,
+                severity=severity,
                 description="; ".join(f"{key}: {reason}" for key, reason in list(found.items())[:3]) or None,
                 metadata={"partitions": len(findings), "findings": dict(list(found.items())[:MOST_LISTED])},
             )

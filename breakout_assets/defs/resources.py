@@ -10,6 +10,7 @@ from typing import Any
 from breakout_assets.clock import Clock, ReplayClock, SystemClock
 from breakout_assets.market.coinmarketcap import CoinMarketCap
 from breakout_assets.market.collect import CoinMarketCapSource, FilesOnly, SimulatedSource, SnapshotSource
+from breakout_assets.market.events import EventQueue
 from breakout_assets.market.simulated import SimulatedMarket
 from breakout_assets.settings import MIN_ORDER, Settings, read_secret
 from breakout_assets.store import Store
@@ -22,10 +23,11 @@ def build_resources(settings: Settings) -> dict[str, Any]:
     """All resources for these settings, by the name that assets ask for."""
     return {
         "settings": settings,
-        "store": Store.at(settings.store, settings.s3_endpoint),
+        "store": Store.at(settings.store, settings.s3_endpoint, settings.s3_region),
         "source": snapshot_source(settings),
         "clock": clock(settings),
         "account": account(settings),
+        "events": EventQueue(settings.sqs_url, settings.s3_region),
     }
 
 
@@ -47,7 +49,12 @@ def snapshot_source(settings: Settings) -> SnapshotSource:
                 base_url=settings.cmc_url,
                 api_version=settings.cmc_version,
                 limit=settings.cmc_limit,
-            )
+                page_size=settings.cmc_page_size,
+                keyless=settings.cmc_keyless,
+                monthly_budget=settings.cmc_monthly_budget,
+            ),
+            follow=settings.cmc_follow,
+            history=settings.cmc_history,
         )
     return FilesOnly()
 

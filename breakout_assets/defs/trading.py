@@ -73,7 +73,7 @@ def trade_orders(
     try:
         return each_partition(context, make)
     finally:
-        _deliver_mail(context, account, ledger)
+        deliver_mail(context.log, account, ledger)
 
 
 def _metadata(frame: Any, result: Any) -> Metadata:
@@ -95,7 +95,7 @@ def _metadata(frame: Any, result: Any) -> Metadata:
     }
 
 
-def _deliver_mail(context: dg.AssetExecutionContext, account: Account, ledger: Any) -> None:
+def deliver_mail(log: Any, account: Account, ledger: Any) -> None:
     """Send what waits in the outbox; whatever happens here changes no order and fails no run."""
     from breakout_assets.trading.alerts import deliver
 
@@ -104,7 +104,7 @@ def _deliver_mail(context: dg.AssetExecutionContext, account: Account, ledger: A
     try:
         report = deliver(ledger, replace(account.mail, password=read_secret("MAIL_PASSWORD")))
     except (SettingsError, DataError, TemporaryError, sqlite3.Error) as error:  # the orders are committed already
-        context.log.warning("mails stay in the outbox: %s", error)
+        log.warning("mails stay in the outbox: %s", error)
         return
     for problem in report.errors:
-        context.log.warning("a mail stays in the outbox and is tried again next hour: %s", problem)
+        log.warning("a mail stays in the outbox and is tried again next hour: %s", problem)

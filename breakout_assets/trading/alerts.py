@@ -14,6 +14,7 @@ from html import escape
 from typing import Final, Literal
 
 from breakout_assets.errors import SettingsError
+from breakout_assets.market.health import Condition
 from breakout_assets.trading.ledger import Ledger, Mail
 from breakout_assets.trading.money import plain, usd
 from breakout_assets.trading.portfolio import Fill, Order, Portfolio
@@ -95,6 +96,23 @@ def compose(
         subject=title,
         text_body="\n\n".join([title, *blocks, "\n".join(summary)]) + "\n",
         html_body=_html(title, rows, summary),
+    )
+
+
+def compose_condition(account: str, found: Condition, recipients: tuple[str, ...]) -> Mail:
+    """The mail that tells that market data have become unfit for trading, or fit again."""
+    digest = hashlib.sha256(f"{account}|{found.hour.isoformat()}|{found.state}".encode()).hexdigest()[:32]
+    lines = [found.sentence, "Open positions are still left on time." if found.state == "REDUCE_ONLY" else ""]
+    if found.state in ("HALTED", "MISSING"):
+        lines[1] = "Nothing is bought or sold until there are prices that can be believed."
+    body = [_printable(line) for line in lines if line]
+    return Mail(
+        message_id=f"<{digest}@breakout-assets.invalid>",
+        hour=found.hour,
+        recipients=recipients,
+        subject=_printable(f"{account}: market data {found.state} at {found.hour:%Y-%m-%d %H:%M} UTC"),
+        text_body="\n\n".join(body) + "\n",
+        html_body=f"<html><body><p>{'</p><p>'.join(escape(line) for line in body)}</p></body></html>\n",
     )
 
 

@@ -181,6 +181,12 @@ class Books:
         """Put a mail into the outbox."""
         self._insert(mails, **{**vars(mail), "recipients": ", ".join(mail.recipients)})
 
+    def post_once(self, mail: Mail) -> None:
+        """Put a mail into the outbox, unless it has ever been there."""
+        known = sa.select(mails.c.message_id).where(mails.c.message_id == mail.message_id)
+        if self.connection.scalar(known) is None:
+            self.post(mail)
+
     def _insert(self, table: sa.Table, **values: Any) -> None:
         self.connection.execute(table.insert().values(**values))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from breakout_assets import objects
 from breakout_assets.definitions import build_definitions
 from breakout_assets.defs.partitions import hour_key, range_tags
 from breakout_assets.defs.resources import build_resources
@@ -17,6 +18,8 @@ from breakout_assets.settings import Settings, load_settings
 from breakout_assets.store import Store
 
 DATASET = ("labelled_dataset", "indicator_features")
+# What a small world decides by: a model for each token, and a decision for each hour whatever the evidence says.
+PUBLISHED_WAY = {"RECIPE": "blog_fixed", "TRADE_WITHOUT_EVIDENCE": "true"}
 HOURLY = ("hourly_snapshots", "market_health", "live_indicators", "predictions", "trade_orders")
 
 
@@ -31,13 +34,17 @@ class World:
     @classmethod
     def at(cls, folder: Path, instance: dg.DagsterInstance | None = None, **variables: str) -> "World":
         """A world in a folder; `variables` are settings without their prefix."""
-        given = {"STORE": str(folder / "store"), "SIM_TOKENS": "5", "SIM_SEED": "7", "REPLAY": "true"} | variables
+        given = (
+            {"STORE": str(folder / "store"), "SIM_TOKENS": "5", "SIM_SEED": "7", "REPLAY": "true"}
+            | PUBLISHED_WAY
+            | variables
+        )
         settings = load_settings({f"BREAKOUT_{name}": value for name, value in given.items()})
         return cls(settings, instance or dg.DagsterInstance.ephemeral(), build_definitions(settings))
 
     @property
     def store(self) -> Store:
-        return Store.at(self.settings.store)
+        return Store.at(self.settings.store, self.settings.s3_endpoint)
 
     def collect(self, first: datetime, last: datetime) -> None:
         """Write raw hours as another collector would, without an event for each."""
@@ -53,13 +60,14 @@ class World:
         resources: Mapping[str, Any] | None = None,
         must_succeed: bool = True,
     ) -> dg.ExecuteInProcessResult:
-        """Materialise a range of partitions of some assets in one run."""
+        """Materialise a range of partitions of some assets in one run; assets without partitions take no keys."""
+        keys = list(keys)
         definitions = build_definitions(self.settings, **resources) if resources else self.definitions
         job = definitions.resolve_implicit_global_asset_job_def()
         return job.execute_in_process(
             instance=self.instance,
             asset_selection=[dg.AssetKey(name) for name in assets],
-            tags=range_tags(keys),
+            tags=range_tags(keys) if keys else {},
             run_config=dict(config or {}) | {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             raise_on_error=must_succeed,
         )
@@ -70,9 +78,10 @@ class World:
 
     def bytes_of(self, *assets: str) -> dict[str, bytes]:
         """Every stored file of these assets, by path."""
-        root = Path(str(self.store.root))
-        files = (file for asset in assets for file in sorted((root / asset).rglob("*")) if file.is_file())
-        return {str(file.relative_to(root)): file.read_bytes() for file in files}
+        root = self.store.root
+        paths = [file.path for asset in assets for file in objects.found_under(root / asset)]
+        names = [path.path.removeprefix(root.path).lstrip("/") for path in paths]
+        return dict(zip(names, objects.read_many(paths), strict=True))
 
 
 def day_keys(first: date, last: date) -> list[str]:

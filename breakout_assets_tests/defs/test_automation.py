@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from breakout_assets.defs import automation
+from breakout_assets.defs import automation, sensors
 from breakout_assets.defs.partitions import hour_key
 from breakout_assets.defs.resources import build_resources
 from breakout_assets_tests.defs.support import HOURLY, World
@@ -45,7 +45,7 @@ def sense(world: World, cursor: str | None) -> tuple[list[dg.RunRequest], str | 
         repository_def=world.definitions.get_repository_def(),
         resources=build_resources(world.settings),
     ) as context:
-        result = automation.snapshot_arrivals.evaluate_tick(context)
+        result = sensors.snapshot_arrivals.evaluate_tick(context)
         return list(result.run_requests or []), result.cursor
 
 
@@ -197,6 +197,24 @@ def test_days_are_compacted_once_and_again_after_a_late_file(live: World) -> Non
     again = tick(live, automation.daily_snapshots_schedule)
     assert keys(again) == [yesterday.isoformat()]
     assert again[0].run_key != requests[0].run_key
+
+
+def test_a_day_whose_raw_files_are_gone_keeps_the_hours_of_its_file(live: World) -> None:
+    yesterday = NOW.date() - timedelta(days=1)
+    start = datetime.combine(yesterday, datetime.min.time())
+    lost = put(live.store, start, [coin(1)])
+    put(live.store, start + HOUR, [coin(1)])
+    put(live.store, NOW, [coin(1)])
+    live.run(["daily_snapshots"], [yesterday.isoformat()])
+    lost.unlink()
+    assert tick(live, automation.daily_snapshots_schedule) == []
+    put(live.store, start + 5 * HOUR, [coin(1)])  # a new hour is no reason to lose an old one
+    assert tick(live, automation.daily_snapshots_schedule) == []
+    put(live.store, start, [coin(1)])  # had back
+    assert keys(tick(live, automation.daily_snapshots_schedule)) == [yesterday.isoformat()]
+    live.store.table_path("daily_snapshots", yesterday).write_bytes(b"torn")
+    lost.unlink()
+    assert keys(tick(live, automation.daily_snapshots_schedule)) == [yesterday.isoformat()]
 
 
 def test_labels_are_made_once_their_future_is_compacted(live: World) -> None:

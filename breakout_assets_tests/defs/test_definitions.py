@@ -10,23 +10,33 @@ import pytest
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 from breakout_assets.definitions import build_definitions, defs
+from breakout_assets.defs.coverage import COVERAGE_CHECKS
 from breakout_assets.defs.partitions import DAYS, HOURS, LABEL_DAYS, TOKENS
 from breakout_assets.settings import load_settings
 from breakout_assets.trading.brokers import PaperBroker
 from breakout_assets.validation import CHECKS
 
 # A public contract: name -> group, partitions, what it is made from.
-GRAPH: dict[str, tuple[str, dg.PartitionsDefinition, set[str]]] = {
+GRAPH: dict[str, tuple[str, dg.PartitionsDefinition | None, set[str]]] = {
     "hourly_snapshots": ("market", HOURS, set()),
     "market_health": ("market", HOURS, {"hourly_snapshots"}),
     "daily_snapshots": ("market", DAYS, {"hourly_snapshots"}),
+    "coverage": ("market", None, {"hourly_snapshots", "daily_snapshots"}),
     "labelled_dataset": ("dataset", LABEL_DAYS, {"daily_snapshots"}),
     "indicator_features": ("dataset", LABEL_DAYS, {"daily_snapshots", "labelled_dataset"}),
     "live_indicators": ("dataset", HOURS, {"hourly_snapshots"}),
     "token_model": ("models", TOKENS, {"indicator_features"}),
-    "predictions": ("models", HOURS, {"live_indicators", "token_model"}),
+    "out_of_sample": ("evaluation", None, {"indicator_features", "daily_snapshots"}),
+    "model_report": ("evaluation", None, {"out_of_sample", "indicator_features"}),
+    "recipe_comparison": ("evaluation", None, {"indicator_features", "daily_snapshots"}),
+    "predictions": ("models", HOURS, {"live_indicators", "token_model", "model_report"}),
+    "model_monitoring": ("evaluation", None, {"predictions", "labelled_dataset", "indicator_features"}),
     "trade_orders": ("trading", HOURS, {"predictions", "market_health", "live_indicators"}),
 }
+
+
+# What is no table: models and pages.
+PAGES = ("token_model", "model_report", "recipe_comparison", "model_monitoring")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +56,7 @@ def test_names_groups_partitions_and_lineage_are_the_contract(graph: AssetGraph)
 def test_every_asset_says_what_a_row_is_who_owns_it_and_how_it_is_made(graph: AssetGraph) -> None:
     for name in GRAPH:
         node = graph.get(dg.AssetKey(name))
-        assert "One row is" in (node.description or "") or name == "token_model", name
+        assert "One row is" in (node.description or "") or name in PAGES, name
         assert node.owners
         assert node.kinds
         assert node.backfill_policy == dg.BackfillPolicy.single_run(), name
@@ -65,21 +75,28 @@ def test_every_asset_has_its_checks(graph: AssetGraph) -> None:
         found.setdefault(key.asset_key.to_user_string(), set()).add(key.name)
     expected = {name: set(checks) for name, checks in CHECKS.items()}
     expected["hourly_snapshots"].add("newest_hour_present")
+    expected["coverage"] = set(COVERAGE_CHECKS)
     assert found == expected
-    assert set(found) == set(GRAPH)
+    assert set(found) == set(GRAPH) - {"recipe_comparison"}  # it sets side by side and judges nothing
 
 
 def test_jobs_schedules_and_sensors() -> None:
     repository = defs().get_repository_def()
     jobs = {name for name in repository.job_names if not name.startswith("__")}
-    assert jobs == {"hourly_job", "daily_snapshots_job", "dataset_job", "training_job"}
+    assert jobs == {
+        *("hourly_job", "daily_snapshots_job", "dataset_job", "coverage_job", "training_job"),
+        *("evaluation_job", "monitoring_job"),
+    }
     assert {(s.name, s.cron_schedule, s.execution_timezone) for s in repository.schedule_defs} == {
         ("hourly_schedule", "5,20,35,50 * * * *", "UTC"),
         ("daily_snapshots_schedule", "20 * * * *", "UTC"),
         ("dataset_schedule", "40 * * * *", "UTC"),
+        ("coverage_schedule", "50 0 * * *", "UTC"),
         ("training_schedule", "0 3 * * 0", "UTC"),
+        ("evaluation_schedule", "0 4 * * 0", "UTC"),
+        ("monitoring_schedule", "10 1 * * *", "UTC"),
     }
-    assert {sensor.name for sensor in repository.sensor_defs} == {"snapshot_arrivals"}
+    assert {sensor.name for sensor in repository.sensor_defs} == {"snapshot_arrivals", "data_alerts"}
 
 
 LOAD_WITHOUT_THE_WORLD = """

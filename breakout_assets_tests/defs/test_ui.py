@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -50,16 +51,23 @@ def ui(learned_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield url
 
 
-@pytest.fixture(scope="module")
-def page(ui: str) -> Iterator[Page]:
+@contextmanager
+def browsing(url: str) -> Iterator[Page]:
+    """A page of a headless browser at a webserver."""
     flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
     flags += ["--disable-component-update", "--disable-sync"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=flags)
-        page = browser.new_page(viewport={"width": 1600, "height": 1100}, base_url=ui)
+        page = browser.new_page(viewport={"width": 1600, "height": 1100}, base_url=url)
         page.set_default_timeout(60_000)
         yield page
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def page(ui: str) -> Iterator[Page]:
+    with browsing(ui) as page:
+        yield page
 
 
 def show(page: Page, path: str, wait_for: str, name: str) -> None:
@@ -72,11 +80,12 @@ def show(page: Page, path: str, wait_for: str, name: str) -> None:
 
 
 def test_the_graph_shows_the_groups_and_says_that_the_market_is_simulated(page: Page) -> None:
-    groups = "%2C".join(f"global%40global%3A{name}" for name in ("market", "dataset", "models", "trading"))
+    names = sorted({group for group, _, _ in GRAPH.values()})
+    groups = "%2C".join(f"global%40global%3A{name}" for name in names)
     show(page, f"/asset-groups?expanded={groups}", "text=hourly_snapshots", "graph")
     for name in GRAPH:
         assert page.locator(f"text={name}").count(), name
-    for name in ("market", "dataset", "models", "trading"):
+    for name in names:
         assert page.locator(f"text={name}").count()
     show(page, "/assets/daily_snapshots", "text=SIMULATED MARKET", "asset")
 

@@ -47,6 +47,9 @@ def predictions(hour: datetime, buys: Mapping[str, float], model_hash: str = "m1
         threshold=0.6,
         model_scope="token",
         reason=None,
+        score=0.5,
+        recipe_id="r",
+        fallback=None,
     )
     return conform(frame.assign(model_hash=model_hash), "predictions")
 
