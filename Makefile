@@ -5,7 +5,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: help demo ui test test-all lint format constraints clean
+.PHONY: help demo ui test test-ci test-all lint format constraints clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -16,8 +16,8 @@ help: ## this list
 		{ echo "Python 3.11, 3.12 or 3.13 is needed; $(PYTHON) is $$($(PYTHON) -V). Try: make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[test,lint]' || \
-		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,lint]'
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[candles,test,lint]' || \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[candles,test,lint]'
 	@touch $@
 
 demo: .venv/installed ## 60 simulated days of 50 tokens, from raw hours to paper orders, in a few minutes
@@ -30,6 +30,9 @@ ui: .venv/installed ## the Dagster UI on http://127.0.0.1:3000, with schedules a
 
 test: .venv/installed ## the fast tests, about two minutes
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+
+test-ci: .venv/installed ## what CI runs: all but the longest
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not long"
 
 test-all: .venv/installed ## all tests, also those with a daemon, a browser and the real panel
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
