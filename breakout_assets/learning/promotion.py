@@ -163,7 +163,7 @@ def refresh_is_worse(
     if draws.windows < 2:
         return None
     totals = [
-        _net_of_draws(rows.assign(probability=p, threshold=math.nan if threshold is None else threshold), cost, draws)
+        _net_of_draws(rows.assign(probability=p, threshold=threshold), cost, draws)
         for p, threshold in ((old_probabilities, old_threshold), (new_probabilities, new_threshold))
     ]
     return bool((totals[1] - totals[0] < -_DUST).mean() > _CLEARLY_WORSE)

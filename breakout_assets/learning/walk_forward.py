@@ -48,44 +48,45 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """The test blocks: `folds` of `test_hours` each, one after the other from `test_start` on."""
+    """The test blocks, one after the other: the first hour of each, and the hour after its last."""
 
-    test_start: datetime
-    test_hours: int
-    folds: int
-
-    def block(self, fold: int) -> tuple[datetime, datetime]:
-        """The first hour of a block, and the hour after its last."""
-        length = timedelta(hours=self.test_hours)
-        return self.test_start + fold * length, self.test_start + (fold + 1) * length
+    blocks: tuple[tuple[datetime, datetime], ...]
 
 
 def plan_for(rows: pd.DataFrame) -> Plan:
-    """Test blocks over the newer half of the labelled rows; never fewer than four.
+    """Test blocks over the newer half of the days that have labels; never fewer than four.
+
+    Days are counted back from the last labelled hour, and only those with a label count: the weeks of an outage would
+    make blocks in which nothing is predicted.
 
     Raises:
         DataError: the history is too short for four blocks and something to train on before them.
     """
     hours = rows.loc[rows["label_status"] == "labelled", "timestamp"]
     needed = LEAST_FOLDS * LEAST_TEST_DAYS + LEAST_TRAIN_DAYS
-    span = (hours.max() - hours.min()) // pd.Timedelta(days=1) if len(hours) else 0
-    if span < needed:
+    ages = np.unique((hours.max() - hours) // pd.Timedelta(days=1))
+    if len(ages) < needed:
         raise DataError(
-            f"the labelled hours span {span} days; {LEAST_FOLDS} test blocks and what is trained on before them need "
+            f"{len(ages)} days have labels; {LEAST_FOLDS} test blocks and what is trained on before them need "
             f"{needed}. A figure from less would be luck; collect, or import, a longer history"
         )
-    days = min(max(span // (2 * LEAST_FOLDS), LEAST_TEST_DAYS), MOST_TEST_DAYS)
-    folds = max(LEAST_FOLDS, span // 2 // days)
-    return Plan((hours.max() - pd.Timedelta(days=folds * days, hours=-1)).to_pydatetime(), days * 24, folds)
+    days = min(max(len(ages) // (2 * LEAST_FOLDS), LEAST_TEST_DAYS), MOST_TEST_DAYS)
+    folds = max(LEAST_FOLDS, len(ages) // 2 // days)
+    end = (hours.max() + pd.Timedelta(hours=1)).to_pydatetime()
+    newest_first = [ages[days * number : days * (number + 1)] for number in range(folds)]
+    return Plan(
+        tuple(
+            (end - timedelta(days=int(block[-1]) + 1), end - timedelta(days=int(block[0])))
+            for block in reversed(newest_first)
+        )
+    )
 
 
 def plan_of(table: pd.DataFrame) -> Plan:
-    """The test blocks that an `out_of_sample` table was made by, up to whole days."""
-    market = table[table["twin"] == 0]
-    folds = int(market["fold"].max()) + 1
-    first = market["timestamp"].min().floor("D")
-    days = -(-((market["timestamp"].max() - first) // pd.Timedelta(days=1) + 1) // folds)
-    return Plan(first.to_pydatetime(), days * 24, folds)
+    """The test blocks that an `out_of_sample` table was made by, as far as they hold predictions."""
+    spans = table[table["twin"] == 0].groupby("fold")["timestamp"].agg(["min", "max"])
+    ends = spans["max"] + pd.Timedelta(hours=1)
+    return Plan(tuple(zip(spans["min"].dt.to_pydatetime(), ends.dt.to_pydatetime(), strict=True)))
 
 
 def out_of_sample(
@@ -118,7 +119,7 @@ def out_of_sample(
     blocks = plan or plan_for(rows)
     wanted = published_rows(rows, recipe)
     regression = replace(recipe, name="logistic", estimator="logistic", scope="pooled", resample=False)
-    folds = range(blocks.folds)
+    folds = range(len(blocks.blocks))
     tasks = [delayed(_block)(wanted, each, blocks, fold) for each in (recipe, regression) for fold in folds]
     tasks += [delayed(_twin)(market, recipe, blocks, number) for number in range(1, twins + 1)]
     done = []
@@ -126,13 +127,13 @@ def out_of_sample(
         done.append(part)
         if progress:
             progress(number, len(tasks))
-    own = pd.concat(done[: blocks.folds])
+    own = pd.concat(done[: len(folds)])
     if own.empty:
         raise DataError(f"recipe {recipe.name} could not be trained before any test block: too few rows or rises")
-    beside = pd.concat(done[blocks.folds : 2 * blocks.folds])[["token", "timestamp", "probability"]]
+    beside = pd.concat(done[len(folds) : 2 * len(folds)])[["token", "timestamp", "probability"]]
     beside = beside.drop_duplicates(["token", "timestamp"]).rename(columns={"probability": "logistic"})
     table = pd.concat(
-        [own.drop(columns="logistic").merge(beside, on=["token", "timestamp"], how="left"), *done[2 * blocks.folds :]]
+        [own.drop(columns="logistic").merge(beside, on=["token", "timestamp"], how="left"), *done[2 * len(folds) :]]
     )
     table = table.assign(recipe_id=recipe.recipe_id).sort_values(["twin", "timestamp", "token"], kind="stable")
     return conform(table, "out_of_sample")
@@ -156,10 +157,9 @@ def _block(rows: pd.DataFrame, recipe: Recipe, plan: Plan, fold: int, hour_step:
 
 def _around(rows: pd.DataFrame, recipe: Recipe, plan: Plan, fold: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The rows that may be trained on before a block, and the rows of it that can be judged."""
-    first, _ = plan.block(fold)
-    [split] = purged_walk_forward(
-        rows["timestamp"], rows["label_end"], first, plan.test_hours, folds=1, purge=recipe.purge
-    )
+    first, end = plan.blocks[fold]
+    test_hours = (end - first) // timedelta(hours=1)
+    [split] = purged_walk_forward(rows["timestamp"], rows["label_end"], first, test_hours, folds=1, purge=recipe.purge)
     test = rows.iloc[split.test]
     test = test[test["label_status"] == "labelled"]
     finite = np.logical_and.reduce(np.isfinite(feature_values(test, recipe.features)), axis=1)
@@ -217,7 +217,7 @@ def _twin(market: pd.DataFrame, recipe: Recipe, plan: Plan, number: int) -> pd.D
     twin = twin_market(market, number)
     first, last = twin["timestamp"].min().to_pydatetime(), twin["timestamp"].max().to_pydatetime()
     rows = published_rows(dataset_rows(twin, first, last), recipe)
-    parts = [_block(rows, recipe, plan, fold, TWIN_HOUR_STEP) for fold in range(plan.folds)]
+    parts = [_block(rows, recipe, plan, fold, TWIN_HOUR_STEP) for fold in range(len(plan.blocks))]
     return pd.concat(parts).assign(twin=number)
 
 
@@ -236,7 +236,7 @@ def permuted_importances(rows: pd.DataFrame, recipe: Recipe, plan: Plan) -> pd.D
     Raises:
         NotTrainable: a pooled model cannot be trained before the block.
     """
-    known, test = _around(published_rows(rows, recipe), recipe, plan, plan.folds - 1)
+    known, test = _around(published_rows(rows, recipe), recipe, plan, len(plan.blocks) - 1)
     model = fit(known, recipe, "pooled", POOLED)
     test = test.iloc[:: max(1, math.ceil(len(test) / PERMUTED_ROWS))]
     found = permutation_importance(

@@ -68,6 +68,13 @@ def test_tables_likewise(place: Store) -> None:
     pd.testing.assert_frame_equal(found, table()[found.columns], check_dtype=False)
 
 
+def test_files_of_other_names_are_not_looked_at(place: Store) -> None:
+    path = save_table(place, BY, table())
+    for name in (f"old-{path.name}", f"{path.name}.part"):
+        place.write(path.parent / name, objects.read(path))
+    assert newest_table(place, BY) == path
+
+
 def test_each_doubt_has_its_code(store: Store) -> None:
     assert doubt_at(store, BY, UNTIL) == "NO_EVIDENCE"
     save_report(store, BY, UNTIL, {}, GOOD)

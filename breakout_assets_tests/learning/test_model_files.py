@@ -211,9 +211,10 @@ def test_a_generation_without_a_manifest_is_not_there_yet(model: FittedModel, to
     assert "manifest.json is missing" in refused(folder)
 
 
-def test_folders_of_other_names_are_not_generations(model: FittedModel, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [f"{GENERATION}-old", f"old-{GENERATION}", GENERATION.replace("T", "-", 1)])
+def test_folders_of_other_names_are_not_generations(model: FittedModel, tmp_path: Path, name: str) -> None:
     folder = save(model, UPath(tmp_path))
-    folder.rename(folder.with_name(f"{GENERATION}-old"))
+    folder.rename(folder.with_name(name))
     assert generations(UPath(tmp_path), SMALL) == {}
 
 

@@ -214,6 +214,14 @@ def test_sixty_trades_of_one_hour_are_judged_by_their_mean() -> None:
         assert found.halt is halt
 
 
+def test_draws_of_windows_without_a_trade_have_no_mean() -> None:
+    days = ("2024-04-28 00:00", "2024-05-26 00:00")
+    with np.errstate(all="raise"):
+        found = judged([row("A", day) for day in days], [outcome("A", day, 5.0) for day in days])
+    assert found.last_net.low == pytest.approx(0.05 - COST)
+    assert found.last_net.high == pytest.approx(0.05 - COST)
+
+
 def test_the_series_adds_up_to_the_window() -> None:
     predictions, labelled = market()
     found = realised(predictions, labelled, UNTIL, COST)

@@ -15,7 +15,8 @@ from breakout_assets_tests.learning.markets import labelled_rows, market_rows
 
 HOUR = pd.Timedelta(hours=1)
 BY = replace(SMALL, name="quick", scope="pooled", resample=False, min_samples_leaf=20)
-PLAN = Plan((START + 600 * HOUR).to_pydatetime(), 100, 2)
+BLOCKS = [(START + 600 * HOUR, START + 700 * HOUR), (START + 700 * HOUR, START + 800 * HOUR)]
+PLAN = Plan(tuple((first.to_pydatetime(), end.to_pydatetime()) for first, end in BLOCKS))
 
 
 def rows_of(tokens: int = 3, hours: int = 800) -> pd.DataFrame:
@@ -28,22 +29,32 @@ def walked(rows: pd.DataFrame, by: Recipe = BY, plan: Plan = PLAN) -> pd.DataFra
 
 @pytest.mark.parametrize(
     ("days", "test_days", "folds"),
-    [(92, 14, 4), (130, 16, 4), (176, 21, 4), (241, 30, 4), (365, 30, 6), (800, 30, 13)],
+    [(91, 14, 4), (130, 16, 4), (175, 21, 4), (241, 30, 4), (365, 30, 6), (800, 30, 13)],
 )
 def test_blocks_cover_the_newer_half_and_end_with_the_last_label(days: int, test_days: int, folds: int) -> None:
     hours = pd.date_range(START, periods=24 * days, freq="h")
-    plan = plan_for(pd.DataFrame({"timestamp": hours, "label_status": "labelled"}))
-    assert (plan.test_hours, plan.folds) == (24 * test_days, folds)
-    assert plan.block(folds - 1)[1] == hours[-1] + HOUR
-    assert plan.test_start - START >= pd.Timedelta(days=35)
+    blocks = plan_for(pd.DataFrame({"timestamp": hours, "label_status": "labelled"})).blocks
+    assert [end - first for first, end in blocks] == [pd.Timedelta(days=test_days)] * folds
+    assert [end for _, end in blocks[:-1]] == [first for first, _ in blocks[1:]]
+    assert blocks[-1][1] == hours[-1] + HOUR
+    assert blocks[0][0] - START >= pd.Timedelta(days=35)
+
+
+def test_days_of_an_outage_make_no_block() -> None:
+    hours = pd.date_range(START, periods=24 * 260, freq="h")
+    hours = hours[(hours < START + 150 * 24 * HOUR) | (hours >= START + 210 * 24 * HOUR)]
+    blocks = plan_for(pd.DataFrame({"timestamp": hours, "label_status": "labelled"})).blocks
+    spans = [(pd.Timestamp(first), pd.Timestamp(end)) for first, end in blocks]
+    assert [int(((hours >= first) & (hours < end)).sum()) for first, end in spans] == [24 * 25] * 4
+    assert (blocks[1][1], blocks[2][0]) == (START + 150 * 24 * HOUR, START + 210 * 24 * HOUR)
 
 
 def test_a_history_that_is_too_short_is_refused_with_what_is_needed() -> None:
-    hours = pd.date_range(START, periods=24 * 91, freq="h")
+    hours = pd.date_range(START, periods=24 * 90, freq="h")
     rows = pd.DataFrame({"timestamp": hours, "label_status": "labelled"})
-    with pytest.raises(DataError, match=r"span 90 days; 4 test blocks .* need 91"):
+    with pytest.raises(DataError, match=r"90 days have labels; 4 test blocks .* need 91"):
         plan_for(rows)
-    with pytest.raises(DataError, match="span 0 days"):
+    with pytest.raises(DataError, match="0 days have labels"):
         plan_for(rows.assign(label_status="censored"))
 
 
@@ -57,7 +68,7 @@ def test_labels_that_were_not_known_when_a_block_begins_change_nothing_in_it() -
     rows = rows_of()
     first = walked(rows)
     # Labels of rows before the block that end in it, and of every row in it and after it.
-    unknown = rows["label_end"] + HOUR > PLAN.block(0)[0]
+    unknown = rows["label_end"] + HOUR > PLAN.blocks[0][0]
     flipped = rows.assign(y=rows["y"].mask(unknown, 1 - rows["y"]))
     key = ["token", "timestamp", "raw", "probability", "threshold"]
     for by, same in ((BY, True), (replace(BY, purge=False), False)):
@@ -72,7 +83,7 @@ def test_labels_that_were_not_known_when_a_block_begins_change_nothing_in_it() -
 
 def test_a_label_that_was_known_just_in_time_is_learned_from() -> None:
     rows = rows_of()
-    known = rows["label_end"] + HOUR == PLAN.block(0)[0]
+    known = rows["label_end"] + HOUR == PLAN.blocks[0][0]
     assert known.sum() == 3
     flipped = rows.assign(y=rows["y"].mask(known, 1 - rows["y"]))
     assert not walked(rows).query("fold == 0")["raw"].equals(walked(flipped).query("fold == 0")["raw"])
