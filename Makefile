@@ -16,8 +16,8 @@ help: ## this list
 		{ echo "Python 3.11, 3.12 or 3.13 is needed; $(PYTHON) is $$($(PYTHON) -V). Try: make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[candles,test,lint]' || \
-		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[candles,test,lint]'
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[candles,live,postgres,test,lint]' || \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[candles,live,postgres,test,lint]'
 	@touch $@
 
 demo: .venv/installed ## 60 simulated days of 50 tokens, from raw hours to paper orders, in a few minutes

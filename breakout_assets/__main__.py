@@ -33,10 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     promoting = commands.add_parser("promote", help="let a recipe speak that the evidence carries")
     promoting.add_argument("recipe", help="its name, such as baseline_logit")
     rolling = commands.add_parser("rollback", help="let the recipe speak again that did before the newest decision")
-    for deciding in (promoting, rolling):
+    halting = commands.add_parser("halt", help="stop buying, from the next hour on, until somebody resumes")
+    resuming = commands.add_parser("resume", help="buy again after a halt, by a person or by the drawdown guard")
+    accepting = commands.add_parser("accept", help="take what venue and ledger differ in for not of this account")
+    for deciding in (promoting, rolling, halting, resuming, accepting):
         deciding.add_argument("--by", required=True, help="the person who decides")
         deciding.add_argument("--reason", required=True, help="why, in a sentence")
     commands.add_parser("champion", help="which recipe speaks, and every decision that led there")
+    explaining = commands.add_parser("explain", help="why an order exists, down to the raw file, and whether it holds")
+    explaining.add_argument("order", help="its id, or the first characters of it")
     commands.add_parser("settings", help="list every setting with its default and meaning")
     commands.add_parser("demo", help="60 simulated days of 50 tokens, from raw hours to paper orders")
     options = parser.parse_args(arguments)
@@ -50,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _candles(console, options)
         elif options.command in ("promote", "rollback", "champion"):
             _champion(console, options)
+        elif options.command in ("halt", "resume", "accept", "explain"):
+            _trading(console, options)
         elif options.command == "repair":
             from breakout_assets.defs.repair import run_repair
 
@@ -131,6 +138,30 @@ def _champion(console: Console, options: argparse.Namespace) -> None:
             cells = (entry.action, f"{entry.effective_from:%Y-%m-%d %H:00}", entry.recipe, entry.by, entry.reason)
             table.add_row(*(escape(cell) for cell in cells))
         console.print(table)
+
+
+def _trading(console: Console, options: argparse.Namespace) -> None:
+    from breakout_assets.defs.resources import account as account_of
+    from breakout_assets.store import Store
+    from breakout_assets.trading.console import print_accepted, print_explanation, print_switch
+    from breakout_assets.trading.explain import explain
+    from breakout_assets.trading.switches import accept_differences, halt, resume
+
+    settings = load_settings()
+    account = account_of(settings)
+    ledger = account.open_ledger()
+    now = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
+    if options.command == "explain":
+        store = Store.at(settings.store, settings.s3_endpoint, settings.s3_region)
+        print_explanation(console, explain(ledger, store, options.order))
+    elif options.command == "accept":
+        broker = account.open_broker(ledger)
+        accepted = accept_differences(ledger, broker, account.name, options.by, options.reason, now)
+        print_accepted(console, account.name, accepted)
+    else:
+        decide = halt if options.command == "halt" else resume
+        switch = decide(ledger, account.name, options.by, options.reason, now, account.mail)
+        print_switch(console, account.name, switch)
 
 
 def _print_settings(console: Console) -> None:

@@ -7,11 +7,23 @@ from typing import Any, Final
 
 import dagster as dg
 
-from breakout_assets.defs import automation, coverage, dataset, evaluation, market, models, monitoring, sensors, trading
+from breakout_assets.defs import (
+    automation,
+    coverage,
+    dataset,
+    evaluation,
+    kill_switch,
+    market,
+    models,
+    monitoring,
+    portfolio,
+    sensors,
+    trading,
+)
 from breakout_assets.defs.resources import build_resources
 from breakout_assets.settings import Settings, load_settings
 
-MODULES: Final = (market, coverage, dataset, evaluation, models, monitoring, trading)
+MODULES: Final = (market, coverage, dataset, evaluation, models, monitoring, trading, portfolio)
 
 
 def build_definitions(settings: Settings, **overrides: Any) -> dg.Definitions:
@@ -22,7 +34,7 @@ def build_definitions(settings: Settings, **overrides: Any) -> dg.Definitions:
     return dg.Definitions(
         assets=assets,
         asset_checks=dg.load_asset_checks_from_modules(MODULES),
-        jobs=automation.JOBS,
+        jobs=[*automation.JOBS, *kill_switch.JOBS],
         schedules=automation.SCHEDULES,
         sensors=[*sensors.SENSORS, *(sensors.EVENT_SENSORS if settings.sqs_url else [])],
         resources=build_resources(settings) | overrides,

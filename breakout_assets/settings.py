@@ -26,6 +26,10 @@ MIN_ORDER: Final = Decimal(10)  # USD; exchanges refuse less
 SECRETS: Final[dict[str, str]] = {
     "CMC_API_KEY": "key of your CoinMarketCap account; sent in a header, only when a listing is fetched",
     "MAIL_PASSWORD": "password of the mail account",
+    "LEDGER_PASSWORD": "password of the database that BREAKOUT_LEDGER names",
+    "VENUE_KEY": "API key of the account at the exchange; allow trading, never withdrawals",
+    "VENUE_SECRET": "its secret",
+    "VENUE_PASSPHRASE": "its passphrase, where the exchange has one",
 }
 
 
@@ -56,6 +60,10 @@ def _matches(pattern: str, meaning: str, text: str) -> str:
 
 _STORE = partial(_matches, r"s3://[^/]+(/.*)?|(?!\w+://).+", "must be a folder or s3://bucket/prefix")
 _URL = partial(_matches, r"https?://\S+", "must begin with http:// or https://")
+# It is mailed to everybody, and paths are put behind it.
+_UI_URL = partial(
+    _matches, r"https?://[^\s@?#]+", "must begin with http:// or https:// and have neither a login nor a query"
+)
 Share = Annotated[Decimal, Field(ge=0, lt=1)]
 
 
@@ -116,7 +124,19 @@ class Settings(BaseModel):
         "published way",
     )
     ledger: str = Field(
-        "", description="file of the order ledger (SQLite); empty means `ledger.sqlite` in the store folder"
+        "",
+        description="where orders are recorded: a file (SQLite) or `postgresql://user@host/database`; empty means "
+        "`ledger.sqlite` in the store folder",
+    )
+    broker: Literal["paper", "exchange"] = Field(
+        "paper",
+        description="where orders go: `paper`, or `exchange`, which is a dry run until BREAKOUT_LIVE_ORDERS is set",
+    )
+    venue: str = Field("", description="the exchange by ccxt's name, such as `binance`")
+    pairs: str = Field("", description="CSV of the pairs that are traded there: `pair,id,symbol,name`")
+    sandbox: bool = Field(False, description="trade at the exchange's test site, with its play money")
+    live_orders: str = Field(
+        "", description="the name of the exchange once more: orders are sent to it, with real money; empty sends none"
     )
     replay: bool = Field(
         False, description="treat every hour as if it had just begun, to paper-trade a recorded past; paper only"
@@ -126,10 +146,30 @@ class Settings(BaseModel):
         Decimal("0.02"), description="size of one entry as a share of equity"
     )
     max_positions: int = Field(20, ge=1, description="most positions open at once")
+    cash_floor: Share = Field(Decimal(0), description="share of equity that entries leave as cash")
     fee: Share = Field(Decimal("0.0025"), description="fee per side, share of the order's value")
-    slippage: Share = Field(Decimal("0.005"), description="price moved against each fill, share of the price")
+    spread: Share = Field(
+        Decimal("0.002"), description="between the best bid and ask, share of the price; each side pays half of it"
+    )
+    slippage: Share = Field(
+        Decimal("0.004"),
+        description="how far the largest order moves the price; others move it by the square root of their share of it",
+    )
     max_volume_share: Annotated[Decimal, Field(gt=0, le=1)] = Field(
         Decimal("0.001"), description="largest order as a share of the token's 24-hour volume"
+    )
+    max_price_move: Annotated[Decimal, Field(gt=0, lt=1)] = Field(
+        Decimal("0.05"), description="an order is executed no further than this from the price it was decided on"
+    )
+    cooldown: int = Field(24, ge=0, le=8760, description="hours after its last sale in which a token is not bought")
+    take_profit: Annotated[Decimal, Field(ge=0, lt=1000)] = Field(
+        Decimal(0), description="gain on the entry price at which a position is left early; 0 means never"
+    )
+    stop_loss: Share = Field(
+        Decimal(0), description="loss on the entry price at which a position is left early; 0 means never"
+    )
+    max_drawdown: Share = Field(
+        Decimal("0.25"), description="nothing is opened while equity is this far below its peak; 0 switches it off"
     )
     max_order_age: int = Field(2, ge=1, le=24, description="hours after which an hour is too old to trade on")
     mail_host: str = Field("", description="SMTP server; empty means that nothing is mailed")
@@ -138,17 +178,30 @@ class Settings(BaseModel):
     mail_user: str = Field("", description="account name; empty means no login")
     mail_from: str = Field("", description="sender's address")
     mail_to: str = Field("", description="recipients' addresses, comma-separated")
+    ui_url: Annotated[str, AfterValidator(_UI_URL)] = Field(
+        "", description="address of the Dagster UI, for links in mails; empty means no links"
+    )
 
     def model_post_init(self, context: Any, /) -> None:
         """Refuse combinations that cannot work."""
         if self.store.startswith("s3://") and not self.ledger:
-            raise ValueError("BREAKOUT_LEDGER must name a local file when BREAKOUT_STORE is a bucket")
-        if self.ledger.startswith("s3://"):
-            raise ValueError("BREAKOUT_LEDGER must be a local file: a database cannot live in a bucket")
+            raise ValueError("BREAKOUT_LEDGER must name a local file or a database when BREAKOUT_STORE is a bucket")
+        if "://" in self.ledger and not self.ledger.startswith("postgresql://"):
+            raise ValueError("BREAKOUT_LEDGER must be a local file, or begin with postgresql://")
         if self.cash * self.order_fraction < MIN_ORDER:
             raise ValueError(
                 f"BREAKOUT_CASH={self.cash} times BREAKOUT_ORDER_FRACTION={self.order_fraction} is below the smallest "
                 f"order, {MIN_ORDER} USD: nothing would ever be bought"
+            )
+        if self.cash * (1 - self.cash_floor) < MIN_ORDER:
+            raise ValueError(
+                f"BREAKOUT_CASH={self.cash} less BREAKOUT_CASH_FLOOR={self.cash_floor} of it is below the smallest "
+                f"order, {MIN_ORDER} USD: nothing would ever be bought"
+            )
+        if self.spread / 2 + self.slippage > self.max_price_move:
+            raise ValueError(
+                f"BREAKOUT_MAX_PRICE_MOVE={self.max_price_move} is below half of BREAKOUT_SPREAD={self.spread} and "
+                f"BREAKOUT_SLIPPAGE={self.slippage} together: an order of the largest size would never be executed"
             )
         if self.mail_user and self.mail_security == "none":
             raise ValueError("BREAKOUT_MAIL_SECURITY must be starttls or tls when BREAKOUT_MAIL_USER is set")
@@ -156,8 +209,28 @@ class Settings(BaseModel):
             raise ValueError(
                 "BREAKOUT_REPLAY=true needs BREAKOUT_SOURCE=files or simulated: a live listing has no past"
             )
+        self._check_broker()
         if self.mail_host and not (self.mail_from and self.mail_to):
             raise ValueError("BREAKOUT_MAIL_FROM and BREAKOUT_MAIL_TO must be set when BREAKOUT_MAIL_HOST is set")
+
+    def _check_broker(self) -> None:
+        """Refuse what must not reach an exchange."""
+        if self.broker == "paper":
+            if self.live_orders:
+                raise ValueError("BREAKOUT_LIVE_ORDERS is set, but BREAKOUT_BROKER is paper; set it to exchange")
+            return
+        if not (self.venue and self.pairs):
+            raise ValueError("BREAKOUT_VENUE and BREAKOUT_PAIRS must be set when BREAKOUT_BROKER is exchange")
+        if self.source == "simulated" or self.replay:
+            raise ValueError(
+                "BREAKOUT_BROKER=exchange needs real prices of now, neither a simulated market nor a replay"
+            )
+        if self.live_orders and self.live_orders != self.venue:
+            raise ValueError(f"it must be empty, for a dry run, or {self.venue} as in BREAKOUT_VENUE")
+        if self.live_orders and not self.sandbox and self.trade_without_evidence:
+            raise ValueError(
+                "BREAKOUT_TRADE_WITHOUT_EVIDENCE=true is for paper and test sites; real money needs evidence"
+            )
 
     @property
     def faults(self) -> frozenset[str]:
@@ -166,12 +239,14 @@ class Settings(BaseModel):
 
     @property
     def round_trip_cost(self) -> float:
-        """Share of the money that buying and selling costs: fee and slippage, twice."""
-        return float(2 * (self.fee + self.slippage))
+        """Share of the money that an order of the largest size costs: fee and slippage, twice, and the spread."""
+        return float(2 * (self.fee + self.slippage) + self.spread)
 
     @property
-    def ledger_file(self) -> Path:
-        """The file that holds the order ledger."""
+    def ledger_place(self) -> Path | str:
+        """The file that holds the order ledger, or the URL of its database."""
+        if "://" in self.ledger:
+            return self.ledger
         return (Path(self.ledger) if self.ledger else Path(self.store) / "ledger.sqlite").expanduser()
 
 

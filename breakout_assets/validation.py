@@ -79,7 +79,7 @@ CHECKS: Final[dict[str, dict[str, str]]] = {
 # the worst day seen; a missing hour of the future censors 4.2 % of a day.
 CENSORED_SHARE: Final = 0.2
 ROUNDING: Final = 1e-9  # what floating point may add to a value at the end of its range
-ORDER_STATUSES: Final = ("submitted", "filled", "cancelled", "refused")
+ORDER_STATUSES: Final = (*("submitted", "partial", "filled", "cancelled", "rejected", "unknown", "refused"),)
 
 
 def check_snapshot(market: pd.DataFrame, expected_rows: float | None) -> Findings:

@@ -1,7 +1,8 @@
 """Fixtures for all tests; every test has a store of its own and none of the caller's settings."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from uuid import uuid4
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from breakout_assets.store import Store
+from breakout_assets_tests.postgresserver import PostgresServer, postgres
 from breakout_assets_tests.s3server import BUCKET, ENVIRONMENT, seaweed
 
 # Examples are the same in every run, and a slow machine is no failure.
@@ -53,3 +55,38 @@ def s3_location(aws: None) -> str:
 def bucket_store(s3_url: str, s3_location: str) -> Store:
     """An empty store in a bucket."""
     return Store.at(s3_location, s3_url)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A real PostgreSQL, for all tests of a process."""
+    with postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty database that no other test uses; its password is where libpq looks for it."""
+    monkeypatch.setenv("PGPASSWORD", postgres_server.password)
+    with postgres_server.database() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def ledger_places(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], Path | str]]:
+    """Makes places for new ledgers: folders, and then databases of PostgreSQL."""
+    with ExitStack() as stack:
+        if request.param == "sqlite":
+            yield lambda: tmp_path / uuid4().hex
+            return
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        monkeypatch.setenv("PGPASSWORD", server.password)
+        yield lambda: stack.enter_context(server.database())
+
+
+@pytest.fixture
+def ledger_place(ledger_places: Callable[[], Path | str]) -> Path | str:
+    """A place for a new ledger."""
+    return ledger_places()

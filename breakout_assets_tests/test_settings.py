@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from breakout_assets.errors import SettingsError
+from breakout_assets.learning.recipes import recipe
 from breakout_assets.settings import SECRETS, Settings, load_settings, read_secret, settings_table
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -26,6 +27,15 @@ def test_values_are_typed() -> None:
         ("BREAKOUT_SIM_TOKENS", "0"),
         ("BREAKOUT_SIM_TOKENS", "many"),
         ("BREAKOUT_FEE", "1.5"),
+        ("BREAKOUT_SPREAD", "1"),
+        ("BREAKOUT_SLIPPAGE", "-0.001"),
+        ("BREAKOUT_MAX_PRICE_MOVE", "0"),
+        ("BREAKOUT_CASH_FLOOR", "1"),
+        ("BREAKOUT_COOLDOWN", "-1"),
+        ("BREAKOUT_COOLDOWN", "1.5"),
+        ("BREAKOUT_TAKE_PROFIT", "-0.1"),
+        ("BREAKOUT_STOP_LOSS", "1"),
+        ("BREAKOUT_MAX_DRAWDOWN", "1"),
         ("BREAKOUT_SOURCE", "coingecko"),
         ("BREAKOUT_START", "yesterday"),
         ("BREAKOUT_STORE", "gs://bucket"),
@@ -43,9 +53,11 @@ def test_an_unknown_or_impossible_setting_is_refused_in_one_sentence_that_names_
     assert "\n" not in str(refusal.value)
 
 
-def test_a_round_trip_costs_fee_and_slippage_twice() -> None:
-    assert load_settings({}).round_trip_cost == pytest.approx(0.015)
-    assert load_settings({"BREAKOUT_FEE": "0.001", "BREAKOUT_SLIPPAGE": "0"}).round_trip_cost == pytest.approx(0.002)
+def test_a_round_trip_costs_fee_and_slippage_twice_and_the_spread() -> None:
+    # Exactly the recipes' own default: the cost belongs to a recipe's id, and another id asks for other models.
+    assert load_settings({}).round_trip_cost == recipe("default").cost == 0.015
+    given = {"BREAKOUT_FEE": "0.001", "BREAKOUT_SLIPPAGE": "0.01", "BREAKOUT_SPREAD": "0.003"}
+    assert load_settings(given).round_trip_cost == 0.025
 
 
 def test_combinations_that_cannot_work_are_refused() -> None:
@@ -53,6 +65,10 @@ def test_combinations_that_cannot_work_are_refused() -> None:
         load_settings({"BREAKOUT_STORE": "s3://bucket/prefix"})
     with pytest.raises(SettingsError, match="nothing would ever be bought"):
         load_settings({"BREAKOUT_CASH": "400"})
+    with pytest.raises(SettingsError, match=r"BREAKOUT_CASH_FLOOR.*nothing would ever be bought"):
+        load_settings({"BREAKOUT_CASH_FLOOR": "0.9991"})
+    with pytest.raises(SettingsError, match=r"BREAKOUT_MAX_PRICE_MOVE.*would never be executed"):
+        load_settings({"BREAKOUT_MAX_PRICE_MOVE": "0.0049"})
     with pytest.raises(SettingsError, match="BREAKOUT_MAIL_SECURITY"):
         load_settings({"BREAKOUT_MAIL_USER": "me", "BREAKOUT_MAIL_SECURITY": "none"})
     with pytest.raises(SettingsError, match="BREAKOUT_LEDGER"):
@@ -61,6 +77,11 @@ def test_combinations_that_cannot_work_are_refused() -> None:
         load_settings({"BREAKOUT_REPLAY": "true", "BREAKOUT_SOURCE": "coinmarketcap"})
     with pytest.raises(SettingsError, match="BREAKOUT_MAIL_FROM"):
         load_settings({"BREAKOUT_MAIL_HOST": "localhost"})
+
+
+def test_limits_of_combinations_are_possible() -> None:
+    load_settings({"BREAKOUT_CASH_FLOOR": "0.999"})
+    load_settings({"BREAKOUT_MAX_PRICE_MOVE": "0.005"})
 
 
 def test_dotenv_is_read_and_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

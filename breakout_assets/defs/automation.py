@@ -28,6 +28,7 @@ from breakout_assets.defs.partitions import (
     hour_key,
     range_tags,
 )
+from breakout_assets.defs.portfolio import PORTFOLIO_SCHEDULE, portfolio_job
 from breakout_assets.defs.trading import trade_orders
 from breakout_assets.market.collect import SnapshotSource
 from breakout_assets.market.history import compacted_hours, day_bounds, days_behind, sources_of
@@ -239,6 +240,7 @@ JOBS: Final = [
     training_job,
     evaluation_job,
     monitoring_job,
+    portfolio_job,
 ]
 SCHEDULES: Final = [
     hourly_schedule,
@@ -248,4 +250,5 @@ SCHEDULES: Final = [
     training_schedule,
     evaluation_schedule,
     monitoring_schedule,
+    PORTFOLIO_SCHEDULE,
 ]

@@ -33,6 +33,7 @@ from breakout_assets.defs.reporting import (
 from breakout_assets.errors import SettingsError
 from breakout_assets.settings import Settings
 from breakout_assets.store import Store
+from breakout_assets.trading.account import Account
 from breakout_assets.validation import CHECKS, check_model, check_predictions
 
 GROUP = "models"
@@ -159,7 +160,10 @@ def _store_model(store: Store, model: Any, as_of: datetime | None) -> Made:
     retry_policy=WHEN_PASSING,
 )
 def predictions(
-    context: dg.AssetExecutionContext, store: dg.ResourceParam[Store], settings: dg.ResourceParam[Settings]
+    context: dg.AssetExecutionContext,
+    store: dg.ResourceParam[Store],
+    settings: dg.ResourceParam[Settings],
+    account: dg.ResourceParam[Account],
 ) -> dg.MaterializeResult:
     """How likely each coin is to be more than 10 % up in five days.
 
@@ -185,6 +189,7 @@ def predictions(
         metadata = {
             "recipe": f"{by.name} ({by.recipe_id})",
             "trusted": "without evidence" if settings.trade_without_evidence else doubt or "yes",
+            "probability_of": f"a price more than 10 % up after 120 hours; positions are {account.rules.exit_rule}",
             "rows": len(rows),
             "predicted": int(rows["probability"].notna().sum()),
             "buy": int((rows["decision"] == "buy").sum()),

@@ -1,20 +1,31 @@
-"""What is looked at all the time: files that other programs write, and whether the data can be trusted."""
+"""What is looked at all the time: files that other programs write, data, models, failed runs, and the outbox."""
 
 import json
-from datetime import datetime, timedelta
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import dagster as dg
 
 from breakout_assets.clock import Clock
 from breakout_assets.defs.automation import VERSION_TAG, hourly_job, newest_metadata
+from breakout_assets.defs.mailing import deliver_mail, secrets, without_secrets
 from breakout_assets.defs.market import VERSION
 from breakout_assets.defs.partitions import HOURS, hour_key, hour_of
-from breakout_assets.defs.trading import deliver_mail
+from breakout_assets.learning.expiry import IN_TIME, expiry
 from breakout_assets.market.events import Arrival, EventQueue
-from breakout_assets.market.health import condition
+from breakout_assets.market.health import condition, due_hour
 from breakout_assets.store import Store
 from breakout_assets.trading.account import Account
+from breakout_assets.trading.mails import (
+    Mail,
+    MailSettings,
+    compose_condition,
+    compose_expired,
+    compose_failed_run,
+    partition_link,
+    run_link,
+)
 
 # Files of hours that are older than the look-back of an indicator change nothing that is still to be made.
 ARRIVALS_BACK: Final = timedelta(days=31)
@@ -24,7 +35,7 @@ OVERLAP: Final = timedelta(minutes=10)
 FIRST_LOOK: Final = timedelta(days=1)
 # Runs that one tick asks for; what is left waits for the next.
 MOST_RUNS: Final = 24
-DATA_ALERTS_SECONDS: Final = 300
+ALERTS_SECONDS: Final = 300
 
 
 @dg.sensor(job=hourly_job, minimum_interval_seconds=60)
@@ -85,7 +96,7 @@ def snapshot_events(
     return dg.SensorResult(run_requests=requests, cursor=json.dumps(done))
 
 
-@dg.sensor(minimum_interval_seconds=DATA_ALERTS_SECONDS)
+@dg.sensor(minimum_interval_seconds=ALERTS_SECONDS)
 def data_alerts(
     context: dg.SensorEvaluationContext,
     store: dg.ResourceParam[Store],
@@ -96,8 +107,6 @@ def data_alerts(
 
     One mail for each change, not for each hour. Without a mail account the change is in the sensor's log.
     """
-    from breakout_assets.trading.alerts import compose_condition
-
     last_key = HOURS.get_last_partition_key()
     if last_key is None:
         return dg.SkipReason("BREAKOUT_START lies in the future")
@@ -105,14 +114,129 @@ def data_alerts(
     if found is None or found.state == (context.cursor or "ACTIVE"):
         return dg.SkipReason(found.sentence if found else "the newest hour has not been judged yet")
     context.log.warning("%s", found.sentence)
-    if account.mail:
-        ledger = account.open_ledger()
-        mail = compose_condition(account.name, found, account.mail.recipients)
-        with ledger.write(account.name) as books:
-            books.post_once(mail)
-        deliver_mail(context.log, account, ledger)
+    asset = "hourly_snapshots" if found.state == "MISSING" else "market_health"
+
+    def compose(mail: MailSettings) -> Mail:
+        link = partition_link(mail.ui_url, asset, hour_key(found.hour))
+        return compose_condition(account.name, found, mail.recipients, link)
+
+    _tell(context.log, account, compose)
     context.update_cursor(found.state)
     return dg.SkipReason(found.sentence)
+
+
+@dg.sensor(minimum_interval_seconds=ALERTS_SECONDS)
+def model_alerts(
+    context: dg.SensorEvaluationContext,
+    store: dg.ResourceParam[Store],
+    clock: dg.ResourceParam[Clock],
+    account: dg.ResourceParam[Account],
+) -> dg.SkipReason:
+    """Mails when models or their evaluation have expired for most coins, and when they are in time again.
+
+    One mail for each change, not for each hour. Without a mail account the change is in the sensor's log.
+    """
+    last_key = HOURS.get_last_partition_key()
+    if last_key is None:
+        return dg.SkipReason("BREAKOUT_START lies in the future")
+    hour = due_hour(clock.now(hour_of(last_key)))
+    if not store.has_table("predictions", hour):
+        return dg.SkipReason(f"the hour {hour_key(hour)} has not been predicted yet")
+    found = expiry(store.read_table("predictions", [hour], ["reason", "fallback"]), hour)
+    if found is None or found.state == (context.cursor or IN_TIME):
+        return dg.SkipReason(found.sentence if found else f"no coin could be judged at {hour_key(hour)}")
+    context.log.warning("%s", found.sentence)
+
+    def compose(mail: MailSettings) -> Mail:
+        link = partition_link(mail.ui_url, "predictions", hour_key(hour))
+        return compose_expired(account.name, found, mail.recipients, link)
+
+    _tell(context.log, account, compose)
+    context.update_cursor(found.state)
+    return dg.SkipReason(found.sentence)
+
+
+@dg.run_failure_sensor
+def run_failures(context: dg.RunFailureSensorContext, account: dg.ResourceParam[Account]) -> None:
+    """Mails each run of this code location that failed, whatever started it.
+
+    Failures from before the sensor was switched on are not told. A tick tells of one run; the next ones follow in the
+    next ticks.
+    """
+    run, hidden = context.dagster_run, secrets()
+    steps = [(str(event.step_key), _cause(event)) for event in context.get_step_failure_events()]
+
+    def compose(mail: MailSettings) -> Mail:
+        return compose_failed_run(
+            account=account.name,
+            job=_name(run),
+            run_id=run.run_id,
+            partition=_partition(run.tags),
+            failed_at=_failed_at(context.instance, run.run_id),
+            error=context.failure_event.message or "The run says nothing of its failure.",
+            steps=steps,
+            recipients=mail.recipients,
+            link=run_link(mail.ui_url, run.run_id),
+            secrets=hidden,
+        )
+
+    try:
+        _tell(context.log, account, compose)
+    except Exception as error:  # raised here, it would count as a failure of this sensor and mend nothing
+        context.log.error("the failed run %s is not mailed: %s", run.run_id, without_secrets(error))
+
+
+@dg.sensor(minimum_interval_seconds=60)
+def mail_delivery(context: dg.SensorEvaluationContext, account: dg.ResourceParam[Account]) -> dg.SkipReason:
+    """Sends mails that could not be sent when they were written."""
+    if account.mail is None:
+        return dg.SkipReason("no mail account is set (BREAKOUT_MAIL_HOST)")
+    report = deliver_mail(context.log, account, account.open_ledger())
+    if report is None:
+        return dg.SkipReason("the outbox cannot be used now; this tick's log says why")
+    return dg.SkipReason(
+        "; ".join([f"mails sent: {report.sent}, left in the outbox: {report.pending}", *report.errors])
+    )
+
+
+def _tell(log: Any, account: Account, compose: Callable[[MailSettings], Mail]) -> None:
+    """Put a mail into the outbox, unless it has ever been there, and try to deliver it."""
+    if account.mail is None:
+        return
+    ledger, mail = account.open_ledger(), compose(account.mail)
+    with ledger.write(account.name) as books:
+        books.post_once(mail)
+    deliver_mail(log, account, ledger)
+
+
+def _name(run: dg.DagsterRun) -> str:
+    """The job, or the assets where somebody materialised them by hand and the job is Dagster's own __ASSET_JOB."""
+    assets = sorted(key.to_user_string() for key in run.asset_selection or ())
+    return ", ".join(assets) if assets and run.job_name.startswith("__") else run.job_name
+
+
+def _partition(tags: Mapping[str, str]) -> str | None:
+    """What a run was to make; None if it had no partition."""
+    first, last = (tags.get(f"dagster/asset_partition_range_{end}") for end in ("start", "end"))
+    return tags.get("dagster/partition") or (first if first == last else f"{first} to {last}")
+
+
+def _cause(event: dg.DagsterEvent) -> str:
+    """What a failed step says of itself, without Dagster's own error around it."""
+    data = event.step_failure_data
+    if data.user_failure_data and data.user_failure_data.description:
+        return data.user_failure_data.description
+    error = data.error
+    if error and error.cause and str(error.cls_name).startswith("Dagster"):
+        error = error.cause
+    return error.message if error else "no error is recorded"
+
+
+def _failed_at(instance: dg.DagsterInstance, run_id: str) -> datetime:
+    """When a run ended, naive UTC."""
+    [record] = instance.get_run_records(dg.RunsFilter(run_ids=[run_id]))
+    ended = datetime.fromtimestamp(record.end_time, UTC) if record.end_time else record.update_timestamp
+    return ended.astimezone(UTC).replace(tzinfo=None, microsecond=0)
 
 
 def _request(instance: dg.DagsterInstance, arrival: Arrival) -> list[dg.RunRequest]:
@@ -129,5 +253,5 @@ def _running(instance: dg.DagsterInstance, key: str) -> bool:
     return any(not run.is_finished for run in runs)
 
 
-SENSORS: Final = [snapshot_arrivals, data_alerts]
+SENSORS: Final = [snapshot_arrivals, data_alerts, model_alerts, run_failures, mail_delivery]
 EVENT_SENSORS: Final = [snapshot_events]

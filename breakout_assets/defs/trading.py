@@ -1,19 +1,18 @@
 """The trading asset: what was ordered in each hour and what became of it."""
 
-import sqlite3
-from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
 
 from breakout_assets.clock import Clock
 from breakout_assets.defs.dataset import live_indicators
+from breakout_assets.defs.mailing import deliver_mail
 from breakout_assets.defs.market import market_health
 from breakout_assets.defs.models import predictions
 from breakout_assets.defs.partitions import HOURS, ONE_RUN, hour_of
-from breakout_assets.defs.reporting import Made, Metadata, checks_of, each_partition, preview
-from breakout_assets.errors import DataError, SettingsError, TemporaryError
-from breakout_assets.settings import read_secret
+from breakout_assets.defs.reporting import Made, Metadata, checks_of, each_partition, preview, refusing
+from breakout_assets.errors import DataError
 from breakout_assets.store import Store
 from breakout_assets.trading.account import Account
 from breakout_assets.validation import CHECKS, check_orders, check_predictions
@@ -27,7 +26,7 @@ OWNERS = ["team:trading"]
     backfill_policy=ONE_RUN,
     group_name=GROUP,
     owners=OWNERS,
-    kinds={"sqlite", "parquet"},
+    kinds={"sqlalchemy", "parquet"},
     deps=[predictions, market_health, live_indicators],
     check_specs=checks_of("trade_orders", CHECKS["trade_orders"]),
 )
@@ -37,19 +36,24 @@ def trade_orders(
     clock: dg.ResourceParam[Clock],
     account: dg.ResourceParam[Account],
 ) -> dg.MaterializeResult:
-    """The orders of one hour, on paper: no order ever leaves this machine.
+    """The orders of one hour. On paper, unless live trading has been switched on by several settings.
 
-    One row is one order that was decided in this hour (`submitted`), or that an earlier hour decided and this hour's
-    prices filled or cancelled; or one refusal, for an hour that is too old to trade on. Each hour trades once:
-    materialising it again changes nothing. Positions are left after five days.
+    One row is one order that was decided in this hour, or that something happened to in it (`submitted`, `partial`,
+    `filled`, `cancelled`, `rejected`, `unknown`); or one refusal: a signal that was not followed, or the whole hour if
+    it is too old to trade on. Each hour is decided once: materialising it again changes nothing. Positions are left
+    after five days.
     """
     from breakout_assets.market.snapshots import believed
     from breakout_assets.trading.hourly import trade_hour
+    from breakout_assets.trading.lineage import read_sources
 
     ledger = account.open_ledger()
+    with refusing():
+        broker = account.open_broker(ledger)
 
     def make(key: str) -> Made:
         hour = hour_of(key)
+        inputs = read_sources(store, hour)
         predicted = store.read_table("predictions", [hour])
         coins = store.read_table("live_indicators", [hour])
         faults = check_predictions(predicted, coins["token"].nunique())
@@ -63,12 +67,14 @@ def trade_orders(
             str(store.read_table("market_health", [hour], ["state"])["state"].iloc[0]),
             account.rules,
             account.name,
-            clock.now(hour),
+            _now(clock, hour),
+            broker,
             mail=account.mail,
+            inputs=inputs,
         )
         frame = result.orders_frame()
         store.write_table("trade_orders", hour, frame)
-        return _metadata(frame, result), check_orders(frame)
+        return _metadata(frame, result, account), check_orders(frame)
 
     try:
         return each_partition(context, make)
@@ -76,13 +82,22 @@ def trade_orders(
         deliver_mail(context.log, account, ledger)
 
 
-def _metadata(frame: Any, result: Any) -> Metadata:
+def _now(clock: Clock, hour: datetime) -> Any:
+    return lambda: clock.now(hour)
+
+
+def _metadata(frame: Any, result: Any, account: Account) -> Metadata:
     portfolio = result.portfolio
+    counts = {status: len(result.of(status)) for status in ("submitted", "filled", "cancelled")}
+    rare = {status: len(result.of(status)) for status in ("partial", "rejected", "unknown") if result.of(status)}
     return {
         "outcome": result.reason,
-        "submitted": len(result.submitted),
-        "filled": len(result.filled),
-        "cancelled": len(result.cancelled),
+        **counts,
+        **rare,
+        "refused_signals": len(result.refused),
+        **({"nothing_opened_because": "; ".join(result.blocks)} if result.blocks else {}),
+        "account": account.name,
+        "exit_rule": account.rules.exit_rule,
         "equity_usd": round(float(portfolio.equity), 2),
         "cash_usd": round(float(portfolio.cash), 2),
         "realised_profit_usd": round(float(portfolio.realised_profit), 2),
@@ -90,21 +105,8 @@ def _metadata(frame: Any, result: Any) -> Metadata:
         "open_positions": len(portfolio.positions),
         "orders": preview(frame, ["token", "side", "quantity", "price", "status", "reason"], rows=20),
         "portfolio": preview(
-            portfolio.positions_frame(), ["token", "quantity", "entry_price", "value", "profit", "age_hours"], rows=20
+            portfolio.positions_frame(account.rules.horizon),
+            ["token", "quantity", "entry_price", "value", "profit", "age_hours", "planned_exit"],
+            rows=20,
         ),
     }
-
-
-def deliver_mail(log: Any, account: Account, ledger: Any) -> None:
-    """Send what waits in the outbox; whatever happens here changes no order and fails no run."""
-    from breakout_assets.trading.alerts import deliver
-
-    if account.mail is None:
-        return
-    try:
-        report = deliver(ledger, replace(account.mail, password=read_secret("MAIL_PASSWORD")))
-    except (SettingsError, DataError, TemporaryError, sqlite3.Error) as error:  # the orders are committed already
-        log.warning("mails stay in the outbox: %s", error)
-        return
-    for problem in report.errors:
-        log.warning("a mail stays in the outbox and is tried again next hour: %s", problem)

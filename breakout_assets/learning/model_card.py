@@ -190,7 +190,8 @@ def _placebo(evaluation: Evaluation) -> str:
 
 
 def _costs(recipe: Recipe) -> Iterator[str]:
-    yield f"- A round trip is taken to cost {share(recipe.cost, UNKNOWN)} of the money: fee and slippage, twice."
+    cost = share(recipe.cost, UNKNOWN)
+    yield f"- A round trip is taken to cost {cost} of the money: fee and slippage, twice, and the spread."
 
 
 def _limits() -> Iterator[str]:

@@ -90,7 +90,7 @@ class Recipe:
     threshold: float = 0.60
     """The fixed one. It also serves where no other pays and trading without evidence is asked for."""
     cost: float = 0.015
-    """Share of the money that a round trip costs: fee and slippage, twice."""
+    """Share of the money that a round trip costs: fee and slippage, twice, and the spread."""
     n_estimators: int = 60
     max_depth: int = 100
     min_samples_split: int = 5

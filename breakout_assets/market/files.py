@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from breakout_assets import objects
-from breakout_assets.errors import DataError
+from breakout_assets.errors import DataError, TemporaryError
 from breakout_assets.market.schema import RAW_COLUMNS, RAW_TYPES, raw_frame
 from breakout_assets.store import RawFile, Store, hold, parquet_bytes
 
@@ -149,6 +149,10 @@ def _read_group(columns: tuple[str, ...], contents: list[_Content]) -> pd.DataFr
             connection.execute(f"SELECT {wanted}, filename FROM {source}", parameters)  # noqa: S608  constant names
             rows: pd.DataFrame = connection.df()
         except duckdb.Error as error:
+            if "Traceback" in str(error):  # Python's own, raised while DuckDB asked for bytes: a run that is stopped
+                raise TemporaryError(
+                    f"reading raw hours was broken off: {str(error).strip().splitlines()[-1]}"
+                ) from error
             if len(contents) > 1:  # the error does not always name its file
                 for content in contents:
                     _read_group(columns, [content])

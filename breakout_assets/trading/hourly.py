@@ -1,57 +1,53 @@
 """The one call that trades an hour."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from decimal import Decimal
+from typing import Any, Final
 
 import pandas as pd
 
-from breakout_assets.errors import DataError, SettingsError
+from breakout_assets.errors import DataError, SettingsError, TemporaryError
 from breakout_assets.market.health import HealthState
-from breakout_assets.tables import TRADE_ORDERS, conform
-from breakout_assets.trading.alerts import MailSettings, compose
-from breakout_assets.trading.brokers import Broker, PaperBroker
-from breakout_assets.trading.decide import Quote, Signal, decide, order_id, read_quotes, read_signals
-from breakout_assets.trading.ledger import Books, Ledger
-from breakout_assets.trading.money import plain
-from breakout_assets.trading.portfolio import Cancellation, Fill, Order, Portfolio
+from breakout_assets.trading.books import Adjustment, Books, HourRecord, Switch
+from breakout_assets.trading.brokers import Broker, Quote
+from breakout_assets.trading.decide import (
+    Signal,
+    decide,
+    drawdown_block,
+    equity_at,
+    order_id,
+    outdated,
+    read_quotes,
+    read_signals,
+)
+from breakout_assets.trading.desk import Desk
+from breakout_assets.trading.ledger import Ledger
+from breakout_assets.trading.mails import MailSettings
+from breakout_assets.trading.orders import Order
+from breakout_assets.trading.outcome import HourResult, recorded
+from breakout_assets.trading.reconcile import USD, balance_differences, differences, expected_balances
+from breakout_assets.trading.record import limits_text, rules_text
 from breakout_assets.trading.rules import HOUR, TradingRules
+from breakout_assets.trading.switches import halt_reason, pull
+
+# An order within its limit is executed at once or not soon; so long is waited before the first look at it.
+FIRST_LOOK_SECONDS: Final = 5
+DRAWDOWN_GUARD: Final = "drawdown guard"
 
 
 @dataclass(frozen=True)
-class HourResult:
-    """What an hour did, told from the ledger's record up to that hour alone."""
+class Market:
+    """What an hour is decided on."""
 
-    hour: datetime
-    state: Literal["traded", "refused"]
-    reason: str
-    """Why it was refused, or what was done, in a sentence."""
-    submitted: tuple[Order, ...]
-    """Decided in this hour."""
-    filled: tuple[tuple[Order, Fill], ...]
-    """Decided earlier, filled in this hour."""
-    cancelled: tuple[tuple[Order, Cancellation], ...]
-    """Decided earlier, cancelled in this hour."""
-    portfolio: Portfolio
-    """At the end of the hour."""
-    repeated: bool = field(default=False, compare=False)
-    """The hour had been traded before, and nothing was done now."""
-
-    def orders_frame(self) -> pd.DataFrame:
-        """The rows of the `trade_orders` table for this hour; a single one, without an order, for a refused hour."""
-        rows = [
-            _row(order, "filled", fill.note or order.reason)
-            | {"quantity": plain(fill.quantity), "price": plain(fill.price), "fee": plain(fill.fee)}
-            | {"filled_hour": fill.hour}
-            for order, fill in self.filled
-        ]
-        rows += [_row(order, "cancelled", end.reason) for order, end in self.cancelled]
-        rows += [_row(order, "submitted", order.reason) for order in self.submitted]
-        if self.state == "refused":
-            rows = [{"status": "refused", "reason": self.reason}]
-        frame = pd.DataFrame(rows, columns=list(TRADE_ORDERS))
-        return conform(frame.assign(timestamp=self.hour), "trade_orders")
+    signals: Sequence[Signal]
+    quotes: Mapping[str, Quote]
+    health: HealthState
+    inputs: Mapping[str, Any]
+    """What these were read from: a path and SHA-256 for each table."""
 
 
 def trade_hour(
@@ -62,53 +58,60 @@ def trade_hour(
     health_state: str,
     rules: TradingRules,
     account: str,
-    now: datetime,
+    now: Callable[[], datetime],
+    broker: Broker,
     *,
     mail: MailSettings | None = None,
-    broker: Broker | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    wait: Callable[[float], None] = time.sleep,
 ) -> HourResult:
-    """Trade an hour: settle what earlier hours submitted at this hour's prices, then decide and submit.
+    """Trade an hour: book what became of earlier orders, compare with the venue, decide, and send.
 
-    All of it is one transaction. An hour is traded once: later calls tell what was recorded, whatever they are given.
-    A past hour, one that is older than the newest traded hour, or one that has not begun is refused, and nothing is
-    written. In HALTED no price is believed, so nothing is filled.
+    An hour is decided once: later calls finish what a crash left unfinished, as long as no later hour has been traded,
+    and tell what was recorded, whatever they are given. A past hour, one that is older than the newest traded hour, or
+    one that has not begun is refused, and nothing is written or sent.
 
     Args:
         ledger: where everything is recorded.
         hour: naive UTC, a whole hour.
         predictions: rows of the `predictions` table for that hour.
         prices: believed rows of that hour: `token`, `price`, `volume` (of 24 hours, USD).
-        health_state: ACTIVE, REDUCE_ONLY or HALTED.
+        health_state: ACTIVE, REDUCE_ONLY or HALTED. In HALTED no price is believed.
         rules: sizes, costs and limits.
         account: whose hour it is; several accounts may share a ledger.
-        now: naive UTC.
-        mail: whom to tell of fills; null writes no mail.
-        broker: executes orders; the paper broker by default.
+        now: tells the time, naive UTC.
+        broker: the venue.
+        mail: whom to tell; null writes no mail.
+        inputs: what the frames were read from, kept with the decision.
+        wait: waits so many seconds; venues are asked again after a while.
 
     Raises:
-        DataError: an argument is malformed, or the ledger's file cannot be used.
-        SettingsError: the account began with another amount of cash than the rules say.
-        TemporaryError: another process holds the ledger.
+        DataError: an argument is malformed, the ledger cannot be used, or the venue needs a person.
+        SettingsError: the account began with another amount of cash than the rules say, or the venue holds less.
+        TemporaryError: another process trades the account, or the venue cannot be read now.
     """
-    _check_arguments(hour, account, now)
-    with ledger.write(account) as books:
-        if books.outcome(hour) is not None:
-            return _recorded(books, hour, rules, repeated=True)
-        refusal = _refusal(books, hour, rules, now)
-        if refusal:
-            return HourResult(hour, "refused", refusal, (), (), (), books.portfolio(hour, rules.cash))
+    _check_arguments(hour, account, now())
+    with ledger.sole(f"trading-{account}") as free:
+        if not free:
+            raise TemporaryError(f"another process is trading the account {account}; try again")
+        with ledger.read(account) as books:
+            decided = books.record(hour) is not None
+            newest = books.newest_hour()
+            refusal = _refusal(hour, newest, rules, now())
+            if refusal and not decided:
+                return HourResult(hour, "refused", refusal, (), (), (), books.portfolio(hour, rules.cash))
+            if refusal or (decided and newest != hour):
+                return recorded(books, hour, rules, repeated=True)
+
+        desk = Desk(ledger, account, broker, rules, hour, now, wait, mail)
         health = _health(health_state, hour)
-        signals = read_signals(predictions, hour)
-        quotes = {} if health is HealthState.HALTED else read_quotes(prices, hour)
-        _open_account(books, rules)
-        filled, cancelled = _settle(books, hour, quotes, rules, broker or PaperBroker(rules))
-        submitted = _submit(books, hour, signals, quotes, health, rules)
-        outcome = f"{health}: {filled} filled, {cancelled} cancelled, {submitted} submitted"
-        books.close_hour(hour, health, outcome, now)
-        result = _recorded(books, hour, rules, repeated=False)
-        if mail and result.filled:
-            books.post(compose(account, hour, result.filled, result.portfolio, mail.recipients))
-        return result
+        if decided:
+            _finish(desk, health)
+        else:
+            quotes = {} if health is HealthState.HALTED else read_quotes(prices, hour)
+            _trade(desk, Market(read_signals(predictions, hour), quotes, health, inputs or {}))
+        with ledger.read(account) as books:
+            return recorded(books, hour, rules, repeated=decided)
 
 
 def _check_arguments(hour: datetime, account: str, now: datetime) -> None:
@@ -116,15 +119,15 @@ def _check_arguments(hour: datetime, account: str, now: datetime) -> None:
         raise DataError(f"hour {hour} and now {now} must be naive UTC")
     if hour != hour.replace(minute=0, second=0, microsecond=0):
         raise DataError(f"{hour} is not a whole hour")
-    if not account or "|" in account or not account.isprintable():
+    # The name is part of order ids, and of a lock's file name.
+    if not account or not account.isascii() or not account.replace("-", "").isalnum():
         raise DataError(f"{account!r} cannot name an account; use letters, digits and dashes")
 
 
-def _refusal(books: Books, hour: datetime, rules: TradingRules, now: datetime) -> str | None:
+def _refusal(hour: datetime, newest: datetime | None, rules: TradingRules, now: datetime) -> str | None:
     """Why an hour may not trade. The sentences do not change with time, so a refused hour can be told again."""
     if hour > now:
         return f"refused: the hour {hour} has not begun"
-    newest = books.newest_hour()
     if now - hour > rules.max_age or (newest is not None and hour < newest):
         return (
             f"refused: the hour {hour} is older than {rules.max_age // HOUR} hours, or a later one has been traded "
@@ -140,89 +143,139 @@ def _health(state: str, hour: datetime) -> HealthState:
         raise DataError(f"market health of {hour} is {state!r}; known are {', '.join(HealthState)}") from error
 
 
-def _open_account(books: Books, rules: TradingRules) -> None:
-    opening_cash = books.opening_cash()
+def _finish(desk: Desk, health: HealthState) -> None:
+    """Book what became of orders that are in flight, and send what an interrupted run had decided and not sent.
+
+    What was decided to be bought is bought only if it still might be: the market, a person or a difference may have
+    come in between.
+    """
+    lost = desk.follow()
+    waiting = desk.waiting()
+    if not waiting:
+        return
+    with desk.ledger.read(desk.account) as books:
+        halted = halt_reason(books.switches())
+    blocks = [] if health is HealthState.ACTIVE else [f"the market is {health}"]
+    blocks += [*([halted] if halted else []), *lost, *_disagreements(desk)]
+    desk.send_waiting(waiting, blocks)
+    desk.follow()
+
+
+def _trade(desk: Desk, market: Market) -> None:
+    _open_account(desk)
+    _finish(desk, market.health)
+    desk.broker.open_hour(desk.hour, market.quotes)
+    lost = desk.follow()
+    with desk.ledger.read(desk.account) as books:
+        portfolio = books.portfolio(desk.hour, desk.rules.cash)
+        halted = halt_reason(books.switches())
+    ending = [(each, "asked again") for each in portfolio.open_orders if each.status == "cancelling"]
+    ending += outdated(portfolio, market.quotes, desk.rules, desk.hour, [halted] if halted else [])
+    for each, reason in ending:
+        desk.cancel(each.order, reason)
+    disagreements = _disagreements(desk)
+    if disagreements:  # a trade between two readings looks like a difference, once
+        lost = desk.follow()
+        disagreements = _disagreements(desk)
+    for order in _decide(desk, market, (*lost, *disagreements)):
+        desk.send(order)
+    if desk.broker.immediate:
+        desk.wait(FIRST_LOOK_SECONDS)
+        desk.follow()
+
+
+def _open_account(desk: Desk) -> None:
+    with desk.ledger.read(desk.account) as books:
+        opening_cash = books.opening_cash()
     if opening_cash is None:
-        books.open_account(rules.cash)
-    elif opening_cash != rules.cash:
+        balances = desk.broker.balances()
+        if balances.cash < desk.rules.cash:
+            raise SettingsError(
+                f"the venue holds {balances.cash} USD, less than BREAKOUT_CASH={desk.rules.cash}; set it to what the "
+                "account may use"
+            )
+        with desk.ledger.write(desk.account) as books:
+            books.open_account(desk.rules.cash)
+            for item, amount in balance_differences({USD: desk.rules.cash}, balances).items():
+                why = "it was there before the account began"
+                books.adjust(Adjustment(item=item, amount=amount, at=desk.now(), by="opening", reason=why))
+    elif opening_cash != desk.rules.cash:
         raise SettingsError(
-            f"the account {books.account} began with {opening_cash} USD, not with BREAKOUT_CASH={rules.cash}; set it "
-            "back, or name another file in BREAKOUT_LEDGER to begin anew"
+            f"the account {desk.account} began with {opening_cash} USD, not with BREAKOUT_CASH={desk.rules.cash}; set "
+            "it back, or name another file in BREAKOUT_LEDGER to begin anew"
         )
 
 
-def _settle(
-    books: Books, hour: datetime, quotes: Mapping[str, Quote], rules: TradingRules, broker: Broker
-) -> tuple[int, int]:
-    """Book what this hour makes of the orders of earlier hours, and the prices of what is then held.
-
-    Returns the numbers of orders filled and cancelled.
-    """
-    before = books.portfolio(hour, rules.cash)
-    cash, filled, cancelled = before.cash, 0, 0
-    held = {position.token for position in before.positions}
-    # Sales first, for what they bring may pay for a purchase; then as the orders were ranked when they were decided.
-    for order in sorted(before.open_orders, key=_rank):
-        quote = quotes.get(order.token)
-        end = broker.settle(order, hour, quote.price if quote else None, cash)
-        if isinstance(end, Fill):
-            books.fill(end)
-            cash += end.cash_flow
-            filled += 1
-            held ^= {order.token}  # bought or sold; a token is held once or not at all
-        elif isinstance(end, Cancellation):
-            books.cancel(end)
-            cancelled += 1
-    books.mark(hour, {token: quotes[token].price for token in sorted(held) if token in quotes})
-    return filled, cancelled
+def _disagreements(desk: Desk) -> tuple[str, ...]:
+    """What venue and ledger disagree on now."""
+    venue_orders, balances = desk.broker.open_orders(), desk.broker.balances()
+    with desk.ledger.read(desk.account) as books:
+        portfolio = books.portfolio(desk.hour, desk.rules.cash)
+        expected = expected_balances(portfolio, books.adjustments())
+    open_ids = {desk.broker.spelling(each.order.order_id) for each in portfolio.open_orders}
+    return differences(expected, balances, venue_orders, open_ids)
 
 
-def _submit(
-    books: Books,
-    hour: datetime,
-    signals: Sequence[Signal],
-    quotes: Mapping[str, Quote],
-    health: HealthState,
-    rules: TradingRules,
-) -> int:
-    """Decide this hour's orders and record them; returns their number."""
-    intents = decide(books.portfolio(hour, rules.cash), signals, quotes, health, rules, hour)
-    for intent in intents:
-        books.submit(Order(order_id=order_id(books.account, intent), **vars(intent)))
-    return len(intents)
+def _guard(books: Books, desk: Desk, equity: Decimal) -> str | None:
+    """The halt that is in force; a drawdown pulls the switch, so that only a person can let entries go on."""
+    switches = books.switches()
+    halted = halt_reason(switches)
+    if halted:
+        return halted
+    since = switches[-1].at if switches else None  # the last one lifted a halt: what was lost before is accepted
+    peak = max([equity, *(then for hour, then in books.equities(desk.hour) if since is None or hour >= since)])
+    reason = drawdown_block(equity, peak, desk.rules)
+    if reason is None:
+        return None
+    pulled = Switch(action="halt", at=desk.now(), by=DRAWDOWN_GUARD, reason=reason)
+    pull(books, pulled, desk.mail)
+    return halt_reason([pulled])
 
 
-def _rank(order: Order) -> tuple[bool, datetime, float, str]:
-    return order.side == "buy", order.hour, -(order.probability or 0), order.token
+def _decide(desk: Desk, market: Market, disagreements: Sequence[str]) -> list[Order]:
+    """Decide the hour and record it with everything it rests on, in one transaction; the orders that are to be sent."""
+    rules, hour = desk.rules, desk.hour
+    with desk.ledger.read(desk.account) as books:
+        held = {position.token for position in books.portfolio(hour, rules.cash).positions}
+    limits = desk.broker.limits(sorted(held | {signal.token for signal in market.signals}))
+    with desk.ledger.write(desk.account) as books:
+        portfolio = books.portfolio(hour, rules.cash)
+        halted = _guard(books, desk, equity_at(portfolio, market.quotes))
+        blocks = (*([halted] if halted else []), *disagreements)
+        event = books.last_event()
+        decision = decide(portfolio, market.signals, market.quotes, limits, market.health, blocks, rules, hour)
+        orders = [Order(order_id=order_id(desk.account, intent), **vars(intent)) for intent in decision.intents]
+        for order in orders:
+            books.submit(order, desk.now())
+        for refusal in decision.refusals:
+            books.refuse(hour, refusal.token, refusal.code, refusal.reason)
+        held = {position.token for position in portfolio.positions}
+        books.mark(hour, {token: market.quotes[token].price for token in sorted(held) if token in market.quotes})
+        before = recorded(books, hour, rules)
+        books.close_hour(
+            HourRecord(
+                hour=hour,
+                health=market.health,
+                outcome=_summary(market.health, before, len(orders), len(decision.refusals)),
+                traded_at=desk.now(),
+                equity=before.portfolio.equity,
+                blocks=json.dumps(blocks),
+                rules=rules_text(rules),
+                limits=limits_text(limits),
+                inputs=json.dumps(market.inputs, sort_keys=True),
+                event=event,
+            )
+        )
+        if before.outcomes or blocks != _last_blocks(books, hour):
+            desk.tell(books)
+    return orders
 
 
-def _row(order: Order, status: str, reason: str) -> dict[str, object]:
-    return {
-        "order_id": order.order_id,
-        "token": order.token,
-        "side": order.side,
-        "quantity": plain(order.quantity),
-        "price": plain(order.price),
-        "status": status,
-        "reason": reason,
-        "decided_hour": order.hour,
-        "model_hash": order.model_hash,
-        "probability": order.probability,
-    }
+def _summary(health: HealthState, result: HourResult, submitted: int, refused: int) -> str:
+    filled, ended = len(result.of("filled", "partial")), len(result.of("cancelled", "rejected"))
+    return f"{health}: {filled} filled, {ended} cancelled, {submitted} submitted, {refused} refused"
 
 
-def _recorded(books: Books, hour: datetime, rules: TradingRules, *, repeated: bool) -> HourResult:
-    known = {order.order_id: order for order in books.orders(hour)}
-    submitted = [order for order in known.values() if order.hour == hour]
-    filled = [(known[fill.order_id], fill) for fill in books.fills(hour).values() if fill.hour == hour]
-    ended = [(known[end.order_id], end) for end in books.cancellations(hour).values() if end.hour == hour]
-    return HourResult(
-        hour=hour,
-        state="traded",
-        reason=books.outcome(hour) or "",
-        submitted=tuple(sorted(submitted, key=_rank)),
-        filled=tuple(sorted(filled, key=lambda pair: _rank(pair[0]))),
-        cancelled=tuple(sorted(ended, key=lambda pair: _rank(pair[0]))),
-        portfolio=books.portfolio(hour, rules.cash),
-        repeated=repeated,
-    )
+def _last_blocks(books: Books, hour: datetime) -> tuple[str, ...]:
+    record = books.record(earlier) if (earlier := books.hour_before(hour)) else None
+    return tuple(json.loads(record.blocks or "[]")) if record else ()

@@ -1,290 +1,65 @@
-"""The durable record of an account: hours, orders, what became of them, prices of holdings, and mails to be sent.
-
-Rows are added, never changed; only the delivery state of a mail is. Cash, positions and profit are folds over the
-fills. One database may hold several accounts.
-"""
+"""The database of the order ledger: SQLite in a file, or PostgreSQL by URL. Safe to share between processes."""
 
 import os
+import re
 import sqlite3
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
-from datetime import datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.engine import Connection, Dialect, Engine
+from sqlalchemy.engine import Connection, Engine
 
-from breakout_assets.errors import DataError, TemporaryError
-from breakout_assets.trading.money import plain
-from breakout_assets.trading.portfolio import Cancellation, Fill, Mark, Order, Portfolio, fold, holdings
+from breakout_assets.errors import DataError, SettingsError, TemporaryError
+from breakout_assets.trading.books import Books
+from breakout_assets.trading.mails import Mail
+from breakout_assets.trading.orders import Order
+from breakout_assets.trading.schema import REVISION, mails, orders, schema, version
 
 # Transactions take milliseconds; a writer that waits longer than this is waiting for one that hangs.
 BUSY_SECONDS: Final = 30
-
-
-class Exact(sa.types.TypeDecorator[Decimal]):
-    """A decimal as text, since SQLite would keep it as a binary float."""
-
-    impl = sa.String
-    cache_ok = True
-
-    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> str | None:
-        """To the database."""
-        return None if value is None else plain(value)
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> Decimal | None:
-        """From the database."""
-        return None if value is None else Decimal(value)
-
-
-schema: Final = sa.MetaData()
-
-accounts: Final = sa.Table(
-    "accounts",
-    schema,
-    sa.Column("account", sa.String, primary_key=True),
-    sa.Column("opening_cash", Exact, nullable=False),
-)
-hours: Final = sa.Table(
-    "hours",
-    schema,
-    sa.Column("account", sa.ForeignKey("accounts.account"), primary_key=True),
-    sa.Column("hour", sa.DateTime, primary_key=True),
-    sa.Column("health", sa.String, nullable=False),
-    sa.Column("outcome", sa.String, nullable=False),
-    sa.Column("traded_at", sa.DateTime, nullable=False),
-)
-orders: Final = sa.Table(
-    "orders",
-    schema,
-    sa.Column("order_id", sa.String, primary_key=True),
-    sa.Column("account", sa.ForeignKey("accounts.account"), nullable=False),
-    sa.Column("hour", sa.DateTime, nullable=False),
-    sa.Column("token", sa.String, nullable=False),
-    sa.Column("side", sa.String, sa.CheckConstraint("side IN ('buy', 'sell')"), nullable=False),
-    sa.Column("purpose", sa.String, nullable=False),
-    sa.Column("quantity", Exact, nullable=False),
-    sa.Column("price", Exact, nullable=False),
-    sa.Column("reason", sa.String, nullable=False),
-    sa.Column("position", sa.ForeignKey("orders.order_id")),
-    sa.Column("model_hash", sa.String),
-    sa.Column("probability", sa.Float),
-    sa.Index("orders_by_hour", "account", "hour"),
-)
-# An order's status is its last event; an order that has not ended is open.
-order_events: Final = sa.Table(
-    "order_events",
-    schema,
-    sa.Column("order_id", sa.ForeignKey("orders.order_id"), primary_key=True),
-    sa.Column(
-        "status", sa.String, sa.CheckConstraint("status IN ('submitted', 'filled', 'cancelled')"), primary_key=True
-    ),
-    sa.Column("hour", sa.DateTime, nullable=False),
-    sa.Column("reason", sa.String),
-    sa.Index(
-        "an_order_ends_once",
-        "order_id",
-        unique=True,
-        sqlite_where=sa.text("status IN ('filled', 'cancelled')"),
-        postgresql_where=sa.text("status IN ('filled', 'cancelled')"),
-    ),
-)
-fills: Final = sa.Table(
-    "fills",
-    schema,
-    sa.Column("order_id", sa.ForeignKey("orders.order_id"), primary_key=True),
-    sa.Column("hour", sa.DateTime, nullable=False),
-    sa.Column("price", Exact, nullable=False),
-    sa.Column("quantity", Exact, nullable=False),
-    sa.Column("fee", Exact, nullable=False),
-    sa.Column("note", sa.String),
-)
-# What holdings were worth in an hour: without it the equity of a past hour could not be told again.
-marks: Final = sa.Table(
-    "marks",
-    schema,
-    sa.Column("account", sa.ForeignKey("accounts.account"), primary_key=True),
-    sa.Column("token", sa.String, primary_key=True),
-    sa.Column("hour", sa.DateTime, primary_key=True),
-    sa.Column("price", Exact, nullable=False),
-)
-mails: Final = sa.Table(
-    "mails",
-    schema,
-    sa.Column("message_id", sa.String, primary_key=True),
-    sa.Column("hour", sa.DateTime, nullable=False),
-    sa.Column("recipients", sa.String, nullable=False),
-    sa.Column("subject", sa.String, nullable=False),
-    sa.Column("text_body", sa.String, nullable=False),
-    sa.Column("html_body", sa.String, nullable=False),
-    sa.Column("sent", sa.Boolean, nullable=False, default=False),
-    sa.Column("attempts", sa.Integer, nullable=False, default=0),
-    sa.Column("last_error", sa.String),
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mail:
-    """A mail of the outbox."""
-
-    message_id: str
-    hour: datetime
-    recipients: tuple[str, ...]
-    subject: str
-    text_body: str
-    html_body: str
-
-
-@dataclass(frozen=True)
-class Books:
-    """The rows of one account, inside a transaction."""
-
-    connection: Connection
-    account: str
-
-    # Writing ---------------------------------------------------------------------------------------------------
-
-    def open_account(self, opening_cash: Decimal) -> None:
-        """Begin the account."""
-        self._insert(accounts, account=self.account, opening_cash=opening_cash)
-
-    def submit(self, order: Order) -> None:
-        """Record a new order."""
-        self._insert(orders, account=self.account, **vars(order))
-        self._insert(order_events, order_id=order.order_id, status="submitted", hour=order.hour, reason=order.reason)
-
-    def fill(self, fill: Fill) -> None:
-        """Record the execution of an order."""
-        row = {name: value for name, value in vars(fill).items() if name != "side"}  # it is the order's
-        self._insert(fills, **row)
-        self._insert(order_events, order_id=fill.order_id, status="filled", hour=fill.hour, reason=fill.note)
-
-    def cancel(self, end: Cancellation) -> None:
-        """Record that an order ended without a fill."""
-        self._insert(order_events, status="cancelled", **vars(end))
-
-    def mark(self, hour: datetime, prices: Mapping[str, Decimal]) -> None:
-        """Record the believed prices of tokens that are held."""
-        for token, price in prices.items():
-            self._insert(marks, account=self.account, token=token, hour=hour, price=price)
-
-    def close_hour(self, hour: datetime, health: str, outcome: str, now: datetime) -> None:
-        """Record that an hour has been traded."""
-        self._insert(hours, account=self.account, hour=hour, health=health, outcome=outcome, traded_at=now)
-
-    def post(self, mail: Mail) -> None:
-        """Put a mail into the outbox."""
-        self._insert(mails, **{**vars(mail), "recipients": ", ".join(mail.recipients)})
-
-    def post_once(self, mail: Mail) -> None:
-        """Put a mail into the outbox, unless it has ever been there."""
-        known = sa.select(mails.c.message_id).where(mails.c.message_id == mail.message_id)
-        if self.connection.scalar(known) is None:
-            self.post(mail)
-
-    def _insert(self, table: sa.Table, **values: Any) -> None:
-        self.connection.execute(table.insert().values(**values))
-
-    # Reading ---------------------------------------------------------------------------------------------------
-
-    def opening_cash(self) -> Decimal | None:
-        """What the account began with; null before its first hour."""
-        query = sa.select(accounts.c.opening_cash).where(accounts.c.account == self.account)
-        return self.connection.scalar(query)
-
-    def outcome(self, hour: datetime) -> str | None:
-        """What was said when an hour was traded; null if it was not."""
-        query = sa.select(hours.c.outcome).where(hours.c.account == self.account, hours.c.hour == hour)
-        return self.connection.scalar(query)
-
-    def newest_hour(self) -> datetime | None:
-        """The last hour that was traded."""
-        query = sa.select(sa.func.max(hours.c.hour)).where(hours.c.account == self.account)
-        newest: datetime | None = self.connection.scalar(query)
-        return newest
-
-    def orders(self, until: datetime) -> list[Order]:
-        """Orders decided up to an hour, oldest first."""
-        query = (
-            sa.select(*(column for column in orders.c if column is not orders.c.account))
-            .where(orders.c.account == self.account, orders.c.hour <= until)
-            .order_by(orders.c.hour, orders.c.order_id)
-        )
-        return [Order(**row) for row in self.connection.execute(query).mappings()]
-
-    def fills(self, until: datetime) -> dict[str, Fill]:
-        """Fills up to an hour, by order id."""
-        query = (
-            sa.select(fills, orders.c.side)
-            .join(orders, orders.c.order_id == fills.c.order_id)
-            .where(orders.c.account == self.account, fills.c.hour <= until)
-        )
-        return {row["order_id"]: Fill(**row) for row in self.connection.execute(query).mappings()}
-
-    def cancellations(self, until: datetime) -> dict[str, Cancellation]:
-        """Cancellations up to an hour, by order id."""
-        query = (
-            sa.select(order_events.c.order_id, order_events.c.hour, order_events.c.reason)
-            .join(orders, orders.c.order_id == order_events.c.order_id)
-            .where(
-                orders.c.account == self.account,
-                order_events.c.status == "cancelled",
-                order_events.c.hour <= until,
-            )
-        )
-        return {row["order_id"]: Cancellation(**row) for row in self.connection.execute(query).mappings()}
-
-    def marks(self, tokens: Sequence[str], until: datetime) -> dict[str, Mark]:
-        """The newest price of each token up to an hour."""
-        newest = (
-            sa.select(marks.c.token, sa.func.max(marks.c.hour).label("hour"))
-            .where(marks.c.account == self.account, marks.c.token.in_(tokens), marks.c.hour <= until)
-            .group_by(marks.c.token)
-            .subquery()
-        )
-        query = sa.select(marks.c.token, marks.c.price, marks.c.hour).join(
-            newest, sa.and_(newest.c.token == marks.c.token, newest.c.hour == marks.c.hour)
-        )
-        found = self.connection.execute(query.where(marks.c.account == self.account))
-        return {row.token: Mark(price=row.price, hour=row.hour) for row in found}
-
-    def portfolio(self, hour: datetime, opening_cash: Decimal) -> Portfolio:
-        """The account as it was at the end of an hour; `opening_cash` holds if it has not begun yet."""
-        known, executed = self.orders(hour), self.fills(hour)
-        return fold(
-            account=self.account,
-            hour=hour,
-            opening_cash=self.opening_cash() or opening_cash,
-            orders=known,
-            fills=executed,
-            cancelled=frozenset(self.cancellations(hour)),
-            marks=self.marks(sorted(order.token for order in holdings(known, executed)), hour),
-        )
+# Locks of PostgreSQL are named by numbers. This one, "break" in letters' places, keeps clear of other programs' locks.
+_LOCK_SPACE: Final = 0x62726561
+_WRITER: Final = "writer"
 
 
 class Ledger:
-    """A ledger in an SQLite file, which is made when it is first used. Safe to share between processes."""
+    """A ledger; it is made, or brought to the newest schema, when it is first used."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        # Without a pool no connection outlives its transaction or is carried into another process by a fork.
-        self.engine: Engine = sa.create_engine(sa.URL.create("sqlite", database=str(path)), poolclass=sa.NullPool)
+    def __init__(self, place: Path | str, password: Callable[[], str] = str) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            place: a file for SQLite, or `postgresql://user@host:port/database`.
+            password: asked for whenever a connection to PostgreSQL is opened; empty leaves it to libpq (PGPASSWORD,
+                ~/.pgpass).
+
+        Raises:
+            SettingsError: the URL holds a password, or the driver for PostgreSQL is not installed.
+        """
+        self.path = Path(place) if isinstance(place, Path) or "://" not in place else None
+        self.name = str(place)
         self._ready = False
-        event.listen(self.engine, "connect", _configure)
-        event.listen(self.engine, "begin", _begin)
+        # Without a pool no connection outlives its transaction or is carried into another process by a fork.
+        if self.path:
+            url = sa.URL.create("sqlite", database=str(self.path))
+            self.engine: Engine = sa.create_engine(url, poolclass=sa.NullPool)
+            event.listen(self.engine, "connect", _configure_sqlite)
+            event.listen(self.engine, "begin", _begin_sqlite)
+        else:
+            self.engine = _postgres(str(place), password)
 
     @contextmanager
     def write(self, account: str) -> Iterator[Books]:
         """One write transaction: all of it is kept or nothing. Other writers wait, readers do not.
 
         Raises:
-            TemporaryError: another process has been writing for 30 s.
-            DataError: the file cannot be opened or written, or is not a ledger.
+            TemporaryError: another process has been writing for 30 s, or the database cannot be reached now.
+            DataError: the database cannot be used, or is not a ledger.
         """
         with self._transaction(immediate=True) as connection:
             yield Books(connection, account)
@@ -295,39 +70,72 @@ class Ledger:
         with self._transaction(immediate=False) as connection:
             yield Books(connection, account)
 
+    def find_orders(self, beginning: str) -> list[tuple[str, Order]]:
+        """Account and order of every id that begins so; two are enough to know that it is not one."""
+        like = orders.c.order_id.startswith(beginning, autoescape=True)
+        query = sa.select(orders.c.account, orders.c.order_id).where(like).order_by(orders.c.order_id).limit(2)
+        with self._transaction(immediate=False) as connection:
+            named = [(row.account, row.order_id) for row in connection.execute(query)]
+            found = [(account, Books(connection, account).order(order_id)) for account, order_id in named]
+        return [(account, order) for account, order in found if order is not None]
+
+    # The outbox ------------------------------------------------------------------------------------------------
+
     def pending_mails(self) -> list[Mail]:
         """Mails not accepted by a server yet: fewest attempts first, so that one bad mail never holds up the rest."""
         query = (
-            sa.select(*(mails.c[name] for name in Mail.__dataclass_fields__))
+            sa.select(*_mail_columns())
             .where(mails.c.sent.is_(False))
             .order_by(mails.c.attempts, mails.c.hour, mails.c.message_id)
         )
         with self._transaction(immediate=False) as connection:
-            rows = connection.execute(query).mappings().all()
-        return [Mail(**{**row, "recipients": tuple(row["recipients"].split(", "))}) for row in rows]
+            return [_mail(row) for row in connection.execute(query).mappings()]
 
-    def record_attempt(self, message_id: str, sent: bool, error: str | None) -> None:
+    def begin_attempt(self, message_id: str) -> Mail | None:
+        """The mail as it is sent now; null if it was sent meanwhile. From here on its content stays as it is."""
+        waiting = sa.and_(mails.c.message_id == message_id, mails.c.sent.is_(False))
+        with self._transaction(immediate=True) as connection:
+            connection.execute(sa.update(mails).where(waiting).values(attempts=mails.c.attempts + 1))
+            row = connection.execute(sa.select(*_mail_columns()).where(waiting)).mappings().one_or_none()
+        return None if row is None else _mail(row)
+
+    def end_attempt(self, message_id: str, sent: bool, error: str | None) -> None:
         """What became of an attempt to send a mail."""
         change = sa.update(mails).where(mails.c.message_id == message_id)
         with self._transaction(immediate=True) as connection:
-            connection.execute(change.values(sent=sent, attempts=mails.c.attempts + 1, last_error=error))
+            connection.execute(change.values(sent=sent, last_error=error))
+
+    # Locks -----------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def sole_delivery(self) -> Iterator[bool]:
-        """Whether this process may send mails: one at a time, and false if another has been sending for 30 s.
+    def sole(self, name: str) -> Iterator[bool]:
+        """Whether this process alone may do what `name` says: false if another has been doing it for 30 s.
 
         The lock ends with the process that holds it, even with a killed one. A lock of the ledger itself would block
-        trading for as long as a mail server keeps one waiting.
+        everybody for as long as a mail server or a venue keeps one waiting.
         """
         self._prepare()
-        with closing(sqlite3.connect(f"{self.path}.delivery", timeout=BUSY_SECONDS, isolation_level=None)) as lock:
+        if self.path:
+            with closing(sqlite3.connect(f"{self.path}.{name}", timeout=BUSY_SECONDS, isolation_level=None)) as lock:
+                try:
+                    lock.execute("BEGIN EXCLUSIVE")
+                except sqlite3.OperationalError:
+                    yield False
+                    return
+                yield True
+            return
+        with self._reaching(), self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             try:
-                lock.execute("BEGIN EXCLUSIVE")
-            except sqlite3.OperationalError:
+                _lock_postgres(connection, name, "pg_advisory_lock")
+            except sa.exc.OperationalError as error:
+                if not _is_busy(error):
+                    raise
                 free = False
             else:
                 free = True
             yield free
+
+    # Transactions ----------------------------------------------------------------------------------------------
 
     @contextmanager
     def _transaction(self, immediate: bool) -> Iterator[Connection]:
@@ -339,56 +147,154 @@ class Ledger:
         if self._ready:
             return
         try:
-            if not self.path.exists():
-                self._create_file()
+            if self.path and not self.path.exists():
+                self._create_file(self.path)
         except OSError as error:
             raise self._unusable(error) from error
-        with self._begun(immediate=True) as connection:
-            schema.create_all(connection)
+        with self._begun(immediate=False) as connection:
+            current = _revision(connection)
+        if current != REVISION:
+            with self._begun(immediate=True) as connection:
+                self._migrate(connection)
         self._ready = True
 
-    def _create_file(self) -> None:
+    def _migrate(self, connection: Connection) -> None:
+        current = _revision(connection)  # another process may have been faster
+        if current == REVISION:
+            return
+        if current is None:
+            schema.create_all(connection)
+            connection.execute(version.insert().values(version_num=REVISION))
+        elif current > REVISION:
+            raise DataError(
+                f"the ledger {self.name} was written by a newer version of this program (schema {current}, this one "
+                f"knows {REVISION}); update, and leave the ledger alone until then"
+            )
+        else:
+            _upgrade(connection, current)
+
+    def _create_file(self, path: Path) -> None:
         # The mode belongs to the file, and a process that sets it while another one uses the file fails at once
         # instead of waiting. So the file appears only when it has its mode; the first of several processes wins.
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.part")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
         try:
             with closing(sqlite3.connect(part)) as connection:
                 connection.execute("PRAGMA journal_mode = WAL")
             with suppress(FileExistsError):
-                os.link(part, self.path)  # unlike a rename, a link never replaces
+                os.link(part, path)  # unlike a rename, a link never replaces
         finally:
             part.unlink(missing_ok=True)
 
     @contextmanager
     def _begun(self, immediate: bool) -> Iterator[Connection]:
-        try:
-            with self.engine.connect() as plain_connection:
+        with self._reaching(), self.engine.connect() as plain_connection:
+            if self.path:
                 connection = plain_connection.execution_options(immediate=immediate)
-                with connection.begin():
-                    yield connection
+            else:
+                # A reader sees one moment; a writer, who is alone, what was committed before.
+                level = "READ COMMITTED" if immediate else "REPEATABLE READ"
+                connection = plain_connection.execution_options(isolation_level=level)
+            with connection.begin():
+                if immediate and not self.path:
+                    _lock_postgres(connection, _WRITER, "pg_advisory_xact_lock")
+                yield connection
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
         except (sa.exc.IntegrityError, sa.exc.ProgrammingError, sa.exc.DataError):
-            raise  # a broken rule of the schema is a fault of this program, not of the file
+            raise  # a broken rule of the schema is a fault of this program, not of the database
         except sa.exc.DatabaseError as error:
-            if "locked" not in str(error.orig):
-                raise self._unusable(error.orig) from error
-            raise TemporaryError(
-                f"the ledger {self.path} has been in use by another process for {BUSY_SECONDS} s; try again"
-            ) from error
+            if _is_busy(error):
+                raise TemporaryError(
+                    f"the ledger {self.name} has been in use by another process for {BUSY_SECONDS} s; try again"
+                ) from error
+            if self.path is None and _is_passing(error):
+                raise TemporaryError(f"the ledger {self.name} cannot be reached now; try again") from error
+            raise self._unusable(error.orig) from error
 
     def _unusable(self, cause: BaseException | None) -> DataError:
-        return DataError(
-            f"the ledger {self.path} cannot be used ({cause}); check BREAKOUT_LEDGER, disk and permissions"
-        )
+        said = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+        place = "disk and permissions" if self.path else "server, database, user and BREAKOUT_LEDGER_PASSWORD"
+        return DataError(f"the ledger {self.name} cannot be used ({said}); check BREAKOUT_LEDGER, {place}")
 
 
-def _configure(connection: sqlite3.Connection, record: object) -> None:
+def _mail_columns() -> list[sa.Column[Any]]:
+    return [mails.c[name] for name in Mail.__dataclass_fields__]
+
+
+def _mail(row: sa.RowMapping) -> Mail:
+    return Mail(**{**row, "recipients": tuple(row["recipients"].split(", "))})
+
+
+def _revision(connection: Connection) -> str | None:
+    """The schema that a database has; null for an empty one."""
+    tables = sa.inspect(connection).get_table_names()
+    if version.name in tables:
+        found: str | None = connection.scalar(sa.select(version.c.version_num))
+        return found
+    return "0001" if "order_events" in tables else None
+
+
+def _upgrade(connection: Connection, current: str) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", "breakout_assets.trading:migrations")
+    config.attributes["connection"] = connection
+    if version.name not in sa.inspect(connection).get_table_names():
+        command.stamp(config, current)
+    command.upgrade(config, "head")
+
+
+def _is_busy(error: sa.exc.DatabaseError) -> bool:
+    # SQLite says "database is locked"; PostgreSQL's code for a lock that was waited for too long is 55P03.
+    return "locked" in str(error.orig) or getattr(error.orig, "sqlstate", None) == "55P03"
+
+
+def _is_passing(error: sa.exc.DatabaseError) -> bool:
+    """Whether a failure of PostgreSQL may pass by itself: no answer, rather than an answer that says no."""
+    refused = re.search("authentication failed|does not exist|no password supplied|pg_hba", str(error.orig))
+    return isinstance(error, sa.exc.OperationalError) and refused is None
+
+
+def _configure_sqlite(connection: sqlite3.Connection, record: object) -> None:
     connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = FULL")  # what was committed survives a power cut
 
 
-def _begin(connection: Connection) -> None:
+def _begin_sqlite(connection: Connection) -> None:
     # Writers queue at the start. A transaction that read first and wrote later could neither wait nor go on.
     immediate = connection.get_execution_options().get("immediate", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def _postgres(place: str, password: Callable[[], str]) -> Engine:
+    url = sa.make_url(place)
+    if url.password:
+        raise SettingsError(
+            "BREAKOUT_LEDGER must not hold a password, which logs would show; set BREAKOUT_LEDGER_PASSWORD"
+        )
+    try:
+        engine = sa.create_engine(url.set(drivername="postgresql+psycopg"), poolclass=sa.NullPool)
+    except ImportError:
+        raise SettingsError(
+            "a ledger in PostgreSQL needs its driver; install breakout_assets with the extra postgres"
+        ) from None
+
+    @event.listens_for(engine, "do_connect")
+    def add_password(dialect: Any, record: Any, positional: Any, named: dict[str, Any]) -> None:
+        if secret := password():
+            named["password"] = secret
+
+    return engine
+
+
+def _lock_postgres(connection: Connection, name: str, function: str) -> None:
+    connection.exec_driver_sql(f"SET lock_timeout = '{BUSY_SECONDS}s'")
+    key = zlib.crc32(name.encode()) - 2**31  # a signed 32-bit number
+    connection.exec_driver_sql(f"SELECT {function}({_LOCK_SPACE}, {key})")

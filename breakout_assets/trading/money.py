@@ -60,3 +60,23 @@ def affordable(cash: Decimal, price: Decimal, fee: Decimal) -> Decimal:
     # of reserve cover all of it for any fee below 100 %.
     spendable = max(cash - 3 * MONEY_STEP, Decimal(0))
     return quantity_for(spendable, times(price, 1 + fee))
+
+
+def share_of(amount: Decimal, part: Decimal, whole: Decimal) -> Decimal:
+    """`amount` times `part` over `whole`, rounded up: what is still held never looks cheaper than it was."""
+    return _EXACT.divide(times(amount, part), whole).quantize(MONEY_STEP, ROUND_UP, _EXACT)
+
+
+def floor_to(quantity: Decimal, step: Decimal) -> Decimal:
+    """The largest multiple of a step that is no more than `quantity`."""
+    return times((_EXACT.divide(quantity, step)).to_integral_value(ROUND_DOWN), step)
+
+
+def ceil_to(price: Decimal, step: Decimal) -> Decimal:
+    """The smallest multiple of a step that is no less than `price`."""
+    return times((_EXACT.divide(price, step)).to_integral_value(ROUND_UP), step)
+
+
+def mean_price(value: Decimal, quantity: Decimal) -> Decimal:
+    """The price of a unit; 17 significant digits, as many as a price of the market has."""
+    return Context(prec=17).divide(value, quantity)

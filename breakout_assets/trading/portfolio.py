@@ -1,18 +1,20 @@
-"""Orders, fills, and what an account holds: a fold over both, never a stored balance."""
+"""What an account holds: a fold over its orders and fills, never a stored balance."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Final, Literal
+from typing import Final
 
 import pandas as pd
 
-from breakout_assets.trading.money import paid, plain, received
+from breakout_assets.trading.money import mean_price, plain, received, share_of, times
+from breakout_assets.trading.orders import ENDED, Fill, Order, Status
 from breakout_assets.trading.rules import HOUR
 
-Side = Literal["buy", "sell"]
-Purpose = Literal["entry", "exit"]
+# What is left of a sale below this, USD, is dust: no venue sells so little, and a place must not be held for it.
+DUST: Final = Decimal(1)
 
 _POSITION_COLUMNS: Final[dict[str, str]] = {
     "token": "str",
@@ -23,69 +25,10 @@ _POSITION_COLUMNS: Final[dict[str, str]] = {
     "profit": "str",
     "age_hours": "int64",
     "decided_hour": "datetime64[us]",
+    "planned_exit": "datetime64[us]",
     "priced_hour": "datetime64[us]",
+    "order_id": "str",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class OrderIntent:
-    """An order as it was decided, before it has an identity in a ledger."""
-
-    hour: datetime
-    """The hour whose snapshot led to it."""
-    token: str
-    side: Side
-    purpose: Purpose
-    quantity: Decimal
-    price: Decimal
-    """Reference: the price known when it was decided. It is never the price of the fill."""
-    reason: str
-    position: str | None
-    """Id of the entry order that an exit closes; null for entries."""
-    model_hash: str | None
-    probability: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Order(OrderIntent):
-    """An order that a ledger holds."""
-
-    order_id: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fill:
-    """The execution of an order, in full: one order has at most one fill."""
-
-    order_id: str
-    side: Side
-    hour: datetime
-    """The hour whose snapshot gave the price."""
-    price: Decimal
-    """Paid or received per unit, slippage included."""
-    quantity: Decimal
-    fee: Decimal
-    note: str | None = None
-    """Why less was filled than was ordered."""
-
-    @property
-    def value(self) -> Decimal:
-        """USD, fee not included."""
-        return paid(self.quantity, self.price) if self.side == "buy" else received(self.quantity, self.price)
-
-    @property
-    def cash_flow(self) -> Decimal:
-        """Change of the cash, USD: negative for purchases."""
-        return -self.value - self.fee if self.side == "buy" else self.value - self.fee
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cancellation:
-    """The end of an order that was not filled."""
-
-    order_id: str
-    hour: datetime
-    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,21 +40,40 @@ class Mark:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OpenOrder:
+    """An order that may still be executed, as far as the ledger knows."""
+
+    order: Order
+    status: Status
+    filled: Decimal = Decimal(0)
+    """Units executed so far."""
+
+    @property
+    def remaining(self) -> Decimal:
+        """Units that may still be executed; 0 if more was executed than was ordered."""
+        return max(self.order.quantity - self.filled, Decimal(0))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Position:
-    """A holding: the fill of an entry whose exit has not been filled."""
+    """What is held of an entry's fills."""
 
     order_id: str
     """Of the entry."""
     token: str
     decided_hour: datetime
-    fill: Fill
+    entered_hour: datetime
+    """Of the newest fill of the entry."""
+    quantity: Decimal
+    """Units held."""
+    entry_price: Decimal
+    """Mean price of the entry's fills, USD."""
+    cost: Decimal
+    """What the held units took, fees included, USD."""
     mark: Mark
     """Older than the portfolio's hour where the token had no believed price since."""
-
-    @property
-    def quantity(self) -> Decimal:
-        """Units held."""
-        return self.fill.quantity
+    unpriced: int = 0
+    """Hours since then in which other tokens had believed prices: an outage of all of them does not count."""
 
     @property
     def value(self) -> Decimal:
@@ -121,22 +83,26 @@ class Position:
     @property
     def profit(self) -> Decimal:
         """Not yet realised, USD, after the costs of the purchase."""
-        return self.value + self.fill.cash_flow
+        return self.value - self.cost
 
 
 @dataclass(frozen=True, kw_only=True)
 class Portfolio:
-    """An account after everything that happened up to and in `hour`. Amounts are USD."""
+    """An account after everything that was booked up to and in `hour`. Amounts are USD."""
 
     account: str
     hour: datetime
     cash: Decimal
     positions: tuple[Position, ...]
-    open_orders: tuple[Order, ...]
+    open_orders: tuple[OpenOrder, ...]
     realised_profit: Decimal
-    """Of closed positions, after all costs."""
+    """Of what was sold, after all costs."""
     fees: Decimal
-    """Paid so far, for open and closed positions."""
+    """Paid so far, for open and closed positions; without those that a venue took in tokens."""
+    units: Mapping[str, Decimal] = field(default_factory=dict)
+    """Everything held by token, dust included: what a venue must show."""
+    left: Mapping[str, datetime] = field(default_factory=dict)
+    """Hour of the last sale of each token that was ever sold."""
 
     @property
     def equity(self) -> Decimal:
@@ -147,71 +113,118 @@ class Portfolio:
         """Time since the decision to enter."""
         return self.hour - position.decided_hour
 
-    def positions_frame(self) -> pd.DataFrame:
-        """One row a position, ordered by token; amounts are exact, as text; the hours are naive UTC.
-
-        Columns: token, quantity, entry_price, price, value, profit, age_hours, decided_hour, priced_hour.
-        """
+    def positions_frame(self, horizon: timedelta) -> pd.DataFrame:
+        """One row a position, ordered by token; amounts are exact, as text; the hours are naive UTC."""
         rows = [
             {
                 "token": position.token,
                 "quantity": plain(position.quantity),
-                "entry_price": plain(position.fill.price),
+                "entry_price": plain(position.entry_price),
                 "price": plain(position.mark.price),
                 "value": plain(position.value),
                 "profit": plain(position.profit),
                 "age_hours": self.age(position) // HOUR,
                 "decided_hour": position.decided_hour,
+                "planned_exit": position.decided_hour + horizon,
                 "priced_hour": position.mark.hour,
+                "order_id": position.order_id,
             }
             for position in self.positions
         ]
         return pd.DataFrame(rows, columns=list(_POSITION_COLUMNS)).astype(_POSITION_COLUMNS)
 
 
-def holdings(orders: Iterable[Order], fills: Mapping[str, Fill]) -> list[Order]:
-    """The entries that were filled and whose exits were not."""
-    done = [order for order in orders if order.order_id in fills]
-    closed = {order.position for order in done}
-    return [order for order in done if order.side == "buy" and order.order_id not in closed]
-
-
 def fold(
     account: str,
     hour: datetime,
     opening_cash: Decimal,
-    orders: Sequence[Order],
-    fills: Mapping[str, Fill],
-    cancelled: frozenset[str],
+    orders: Iterable[Order],
+    statuses: Mapping[str, Status],
+    fills: Iterable[Fill],
     marks: Mapping[str, Mark],
+    priced_hours: Sequence[datetime] = (),
 ) -> Portfolio:
-    """The portfolio at `hour` from everything recorded up to it.
+    """The portfolio at `hour` from everything booked up to it.
 
     Args:
         account: whose orders these are.
         hour: as of when.
         opening_cash: what the account began with, USD.
         orders: all orders decided up to the hour.
-        fills: by order id, up to the hour.
-        cancelled: ids of the orders cancelled up to the hour.
+        statuses: of each of them, by order id.
+        fills: up to the hour, in the order in which they were booked.
         marks: newest believed prices by token. A position whose token has had none since it was bought counts at
             its own price.
+        priced_hours: hours that were decided on believed prices.
     """
-    positions = [_position(order, fills[order.order_id], marks.get(order.token)) for order in holdings(orders, fills)]
-    total = sum((fill.cash_flow for fill in fills.values()), Decimal(0))
-    waiting = (order for order in orders if order.order_id not in fills and order.order_id not in cancelled)
+    known = {order.order_id: order for order in orders}
+    executed: dict[str, list[Fill]] = defaultdict(list)
+    sold: dict[str, list[Fill]] = defaultdict(list)
+    units: dict[str, Decimal] = defaultdict(Decimal)
+    left: dict[str, datetime] = {}
+    cash, fees = opening_cash, Decimal(0)
+    for fill in fills:
+        order = known[fill.order_id]
+        executed[fill.order_id].append(fill)
+        units[order.token] += fill.units
+        cash += fill.cash_flow
+        fees += fill.fee
+        if order.position is not None:
+            sold[order.position].append(fill)
+            left[order.token] = fill.hour
+    held = [
+        position
+        for order in known.values()
+        if order.purpose == "entry" and order.order_id in executed
+        if (
+            position := _position(
+                order, executed[order.order_id], sold[order.order_id], marks.get(order.token), priced_hours
+            )
+        )
+    ]
+    waiting = [
+        OpenOrder(
+            order=order,
+            status=statuses[order.order_id],
+            filled=sum((fill.quantity for fill in executed[order.order_id]), Decimal(0)),
+        )
+        for order in known.values()
+        if statuses[order.order_id] not in ENDED
+    ]
     return Portfolio(
         account=account,
         hour=hour,
-        cash=opening_cash + total,
-        positions=tuple(sorted(positions, key=lambda position: position.token)),
-        open_orders=tuple(sorted(waiting, key=lambda order: (order.hour, order.token))),
-        realised_profit=total - sum((position.fill.cash_flow for position in positions), Decimal(0)),
-        fees=sum((fill.fee for fill in fills.values()), Decimal(0)),
+        cash=cash,
+        positions=tuple(sorted(held, key=lambda position: (position.token, position.decided_hour))),
+        open_orders=tuple(sorted(waiting, key=lambda each: (each.order.hour, each.order.token))),
+        realised_profit=cash - opening_cash + sum((position.cost for position in held), Decimal(0)),
+        fees=fees,
+        units={token: amount for token, amount in sorted(units.items()) if amount},
+        left=dict(sorted(left.items())),
     )
 
 
-def _position(entry: Order, fill: Fill, mark: Mark | None) -> Position:
-    if mark is None or mark.hour < fill.hour:  # an older mark is of an earlier holding of the token
-        mark = Mark(price=fill.price, hour=fill.hour)
-    return Position(order_id=entry.order_id, token=entry.token, decided_hour=entry.hour, fill=fill, mark=mark)
+def _position(
+    entry: Order, bought: list[Fill], sold: list[Fill], mark: Mark | None, priced_hours: Sequence[datetime]
+) -> Position | None:
+    """What is left of an entry; null if nothing is, or dust."""
+    gained = sum((fill.units for fill in bought), Decimal(0))
+    quantity = gained + sum((fill.units for fill in sold), Decimal(0))
+    newest = bought[-1]
+    if mark is None or mark.hour < newest.hour:  # an older mark is of an earlier holding of the token
+        mark = Mark(price=newest.price, hour=newest.hour)
+    if quantity <= 0 or (sold and received(quantity, mark.price) < DUST):
+        return None
+    paid_for = -sum((fill.cash_flow for fill in bought), Decimal(0))
+    traded = sum((fill.quantity for fill in bought), Decimal(0))
+    return Position(
+        order_id=entry.order_id,
+        token=entry.token,
+        decided_hour=entry.hour,
+        entered_hour=newest.hour,
+        quantity=quantity,
+        entry_price=mean_price(sum((times(fill.quantity, fill.price) for fill in bought), Decimal(0)), traded),
+        cost=share_of(paid_for, quantity, gained),
+        mark=mark,
+        unpriced=sum(hour > mark.hour for hour in priced_hours),
+    )

@@ -46,6 +46,10 @@ class World:
     def store(self) -> Store:
         return Store.at(self.settings.store, self.settings.s3_endpoint)
 
+    @property
+    def ledger_file(self) -> Path:
+        return Path(self.ledger_file)
+
     def collect(self, first: datetime, last: datetime) -> None:
         """Write raw hours as another collector would, without an event for each."""
         source = build_resources(self.settings)["source"]

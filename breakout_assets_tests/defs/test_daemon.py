@@ -65,7 +65,7 @@ def test_hours_are_traded_once_through_schedule_and_sensor_and_a_kill_in_between
         assert {key: again[key] for key in first} == first, "an hour that was traded ran again after the kill"
         assert all(again[key] == 1 for key in delivered)
         assert all(run.status == dg.DagsterRunStatus.SUCCESS for run in instance.get_runs())
-    _nothing_was_lost_or_doubled(settings.ledger_file, store, began, late)
+    _nothing_was_lost_or_doubled(Path(settings.ledger_place), store, began, late)
 
 
 def _ticks(instance: dg.DagsterInstance) -> int:

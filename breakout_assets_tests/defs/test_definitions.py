@@ -6,14 +6,21 @@ import sys
 from pathlib import Path
 
 import dagster as dg
+import pandas as pd
 import pytest
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 from breakout_assets.definitions import build_definitions, defs
 from breakout_assets.defs.coverage import COVERAGE_CHECKS
 from breakout_assets.defs.partitions import DAYS, HOURS, LABEL_DAYS, TOKENS
+from breakout_assets.defs.resources import account
+from breakout_assets.errors import SettingsError
+from breakout_assets.market.tokens import assign_tokens, load_registry
 from breakout_assets.settings import load_settings
-from breakout_assets.trading.brokers import PaperBroker
+from breakout_assets.store import Store
+from breakout_assets.trading.dry_run import DryRun
+from breakout_assets.trading.exchange import ExchangeBroker
+from breakout_assets.trading.paper import PaperBroker
 from breakout_assets.validation import CHECKS
 
 # A public contract: name -> group, partitions, what it is made from.
@@ -32,6 +39,7 @@ GRAPH: dict[str, tuple[str, dg.PartitionsDefinition | None, set[str]]] = {
     "predictions": ("models", HOURS, {"live_indicators", "token_model", "model_report"}),
     "model_monitoring": ("evaluation", None, {"predictions", "labelled_dataset", "indicator_features"}),
     "trade_orders": ("trading", HOURS, {"predictions", "market_health", "live_indicators"}),
+    "portfolio": ("trading", None, {"trade_orders"}),
 }
 
 
@@ -77,7 +85,7 @@ def test_every_asset_has_its_checks(graph: AssetGraph) -> None:
     expected["hourly_snapshots"].add("newest_hour_present")
     expected["coverage"] = set(COVERAGE_CHECKS)
     assert found == expected
-    assert set(found) == set(GRAPH) - {"recipe_comparison"}  # it sets side by side and judges nothing
+    assert set(found) == set(GRAPH) - {"recipe_comparison", "portfolio"}  # they show and judge nothing
 
 
 def test_jobs_schedules_and_sensors() -> None:
@@ -85,7 +93,8 @@ def test_jobs_schedules_and_sensors() -> None:
     jobs = {name for name in repository.job_names if not name.startswith("__")}
     assert jobs == {
         *("hourly_job", "daily_snapshots_job", "dataset_job", "coverage_job", "training_job"),
-        *("evaluation_job", "monitoring_job"),
+        *("evaluation_job", "monitoring_job", "portfolio_job"),
+        *("halt_trading", "resume_trading"),
     }
     assert {(s.name, s.cron_schedule, s.execution_timezone) for s in repository.schedule_defs} == {
         ("hourly_schedule", "5,20,35,50 * * * *", "UTC"),
@@ -94,9 +103,16 @@ def test_jobs_schedules_and_sensors() -> None:
         ("coverage_schedule", "50 0 * * *", "UTC"),
         ("training_schedule", "0 3 * * 0", "UTC"),
         ("evaluation_schedule", "0 4 * * 0", "UTC"),
+        ("portfolio_schedule", "20 0 * * *", "UTC"),
         ("monitoring_schedule", "10 1 * * *", "UTC"),
     }
-    assert {sensor.name for sensor in repository.sensor_defs} == {"snapshot_arrivals", "data_alerts"}
+    assert {sensor.name for sensor in repository.sensor_defs} == {
+        "snapshot_arrivals",
+        "data_alerts",
+        "model_alerts",
+        "run_failures",
+        "mail_delivery",
+    }
 
 
 LOAD_WITHOUT_THE_WORLD = """
@@ -159,12 +175,56 @@ def test_a_wrong_setting_stops_the_load_with_its_name(tmp_path: Path) -> None:
     assert "BREAKOUT_SIM_TOKENS='none' is not possible" in found.stderr
 
 
-def test_the_only_broker_is_the_paper_broker() -> None:
-    import breakout_assets.trading.brokers as brokers
+EXCHANGE = {"BROKER": "exchange", "VENUE": "binance", "PAIRS": "pairs.csv", "SOURCE": "files"}
 
-    named = [item.__name__ for item in vars(brokers).values() if isinstance(item, type) and "Broker" in item.__name__]
-    assert sorted(named) == ["Broker", "PaperBroker"]
-    assert PaperBroker.__module__ == brokers.__name__
+
+def broker_of(folder: Path, **variables: str) -> tuple[str, object]:
+    """Account and broker of these settings, with a map of one pair."""
+    (folder / "pairs.csv").write_text("pair,id,symbol,name\nSOL/USDT,5426,SOL,Solana\n")
+    store = Store.at(str(folder / "store"))
+    listed = pd.DataFrame(
+        {"id": [5426], "symbol": ["SOL"], "name": ["Solana"], "timestamp": [pd.Timestamp("2024-03-01")]}
+    )
+    assign_tokens(store, load_registry(store), listed.astype({"id": "Int64"}))
+    given = {"STORE": str(folder / "store"), **variables}
+    if "PAIRS" in given:
+        given["PAIRS"] = str(folder / given["PAIRS"])
+    trader = account(load_settings({f"BREAKOUT_{name}": value for name, value in given.items()}))
+    return trader.name, trader.open_broker(trader.open_ledger())
+
+
+def test_without_settings_that_say_otherwise_nothing_that_could_reach_a_venue_is_built(tmp_path: Path) -> None:
+    name, broker = broker_of(tmp_path)
+    assert (name, type(broker)) == ("paper", PaperBroker)
+    name, broker = broker_of(tmp_path, REPLAY="true")
+    assert (name, type(broker)) == ("replay", PaperBroker)
+
+
+def test_an_exchange_is_a_dry_run_until_it_is_named_twice(tmp_path: Path) -> None:
+    name, broker = broker_of(tmp_path, **EXCHANGE)
+    assert (name, type(broker)) == ("dry-binance", DryRun)
+    name, broker = broker_of(tmp_path, **EXCHANGE, LIVE_ORDERS="binance")
+    assert (name, type(broker)) == ("live-binance", ExchangeBroker)
+    name, broker = broker_of(tmp_path, **EXCHANGE, LIVE_ORDERS="binance", SANDBOX="true")
+    assert (name, type(broker)) == ("sandbox-binance", ExchangeBroker)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"VENUE": ""}, "BREAKOUT_VENUE and BREAKOUT_PAIRS must be set"),
+        ({"PAIRS": ""}, "BREAKOUT_VENUE and BREAKOUT_PAIRS must be set"),
+        ({"SOURCE": "simulated"}, "needs real prices of now"),
+        ({"REPLAY": "true"}, "needs real prices of now"),
+        ({"LIVE_ORDERS": "true"}, "or binance as in BREAKOUT_VENUE"),
+        ({"LIVE_ORDERS": "binance", "TRADE_WITHOUT_EVIDENCE": "true"}, "real money needs evidence"),
+        ({"BROKER": "paper", "LIVE_ORDERS": "binance"}, "BREAKOUT_BROKER is paper"),
+    ],
+)
+def test_what_must_not_reach_an_exchange_is_refused(changes: dict[str, str], said: str) -> None:
+    given = {name: value for name, value in (EXCHANGE | changes).items() if value}
+    with pytest.raises(SettingsError, match=said):
+        load_settings({f"BREAKOUT_{name}": value for name, value in given.items()})
 
 
 def test_workspace_names_the_code_location() -> None:

@@ -91,7 +91,7 @@ def test_predictions_that_fail_their_checks_are_not_ordered_on(learned: World) -
     pd.read_parquet(path).assign(probability=1.5, decision="buy", threshold=0.6).to_parquet(path, index=False)
     result = learned.run(["trade_orders"], hour_keys(hour, hour), must_succeed=False)
     assert "nothing is ordered" in failure(result)
-    assert not learned.settings.ledger_file.exists()
+    assert not learned.ledger_file.exists()
 
 
 def test_past_hours_never_trade_and_say_so(learned: World) -> None:

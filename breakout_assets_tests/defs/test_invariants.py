@@ -46,7 +46,7 @@ def test_randomising_every_snapshot_after_an_hour_changes_no_byte_at_or_before_i
     for asset in (*DERIVED, *LIVE):
         for file in (Path(str(world.store.root)) / asset).rglob("*.parquet"):
             file.unlink()
-    world.settings.ledger_file.unlink()
+    world.ledger_file.unlink()
     world.days("daily_snapshots", date(2024, 3, 1), date(2024, 4, 17))
     # Labels of a day are closed five days later: those of 04-10 end at 04-15 23:00, before the cut.
     world.run(DATASET, day_keys(date(2024, 3, 1), date(2024, 4, 10)))

@@ -124,7 +124,7 @@ def test_lost_hours_come_back_and_all_that_hangs_on_them_byte_for_byte(whole: Wo
     assert runs(whole) - before == 6
     for asset in ("market_health", "live_indicators", "predictions", "trade_orders", "token_model"):
         assert made(whole, asset) == 0, "nothing is traded, nor prepared for it"
-    assert not whole.settings.ledger_file.exists()
+    assert not whole.ledger_file.exists()
 
 
 def test_a_store_in_a_bucket_is_repaired_alike(

@@ -17,6 +17,11 @@ from typing import Any
 import pytest
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
+from breakout_assets.trading.mails import MailSettings
+
+MAIL = MailSettings(
+    host="127.0.0.1", port=25, security="none", sender="bot@example.com", recipients=("me@example.com",)
+)
 USER, PASSWORD = "robot", "correct horse battery staple"
 
 

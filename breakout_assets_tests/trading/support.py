@@ -11,19 +11,22 @@ import pandas as pd
 import sqlalchemy as sa
 
 from breakout_assets.tables import conform
-from breakout_assets.trading.alerts import MailSettings
-from breakout_assets.trading.hourly import HourResult, trade_hour
-from breakout_assets.trading.ledger import Ledger, schema
+from breakout_assets.trading.brokers import Broker
+from breakout_assets.trading.hourly import trade_hour
+from breakout_assets.trading.ledger import Ledger
+from breakout_assets.trading.mails import MailSettings
+from breakout_assets.trading.outcome import HourResult
+from breakout_assets.trading.paper import PaperBroker
 from breakout_assets.trading.rules import HOUR, TradingRules
+from breakout_assets.trading.schema import schema
+from breakout_assets_tests.trading.mailserver import MAIL
+
+__all__ = ["MAIL"]
 
 START = datetime.fromisoformat("2024-03-01T00:00")
 RULES = TradingRules()
-FREE_OF_COST = replace(RULES, fee=Decimal(0), slippage=Decimal(0))
+FREE_OF_COST = replace(RULES, fee=Decimal(0), spread=Decimal(0), slippage=Decimal(0))
 VOLUME = 1e9
-MAIL = MailSettings(
-    host="127.0.0.1", port=25, security="none", sender="bot@example.com", recipients=("me@example.com",)
-)
-
 Prices = Mapping[str, float | tuple[float, float | None]]
 
 
@@ -62,12 +65,19 @@ def prices(quotes: Prices) -> pd.DataFrame:
 
 
 class Account:
-    """Trades hours, counted from `START`, a few minutes after each began."""
+    """Trades hours, counted from `START`, a few minutes after each began; on paper unless it is given a broker."""
 
-    def __init__(self, folder: Path, rules: TradingRules = RULES, mail: MailSettings | None = None) -> None:
-        self.ledger = Ledger(folder / "ledger.sqlite")
+    def __init__(
+        self,
+        place: Path | str,
+        rules: TradingRules = RULES,
+        mail: MailSettings | None = None,
+        broker: Broker | None = None,
+    ) -> None:
+        self.ledger = Ledger(place / "ledger.sqlite" if isinstance(place, Path) else place)
         self.rules = rules
         self.mail = mail
+        self.broker = broker
 
     def trade(
         self,
@@ -76,6 +86,7 @@ class Account:
         quotes: Prices | None = None,
         health: str = "ACTIVE",
         late: timedelta = timedelta(minutes=5),
+        name: str = "paper",
         **options: Any,
     ) -> HourResult:
         return trade_hour(
@@ -85,8 +96,9 @@ class Account:
             prices(quotes or {}),
             health,
             self.rules,
-            "paper",
-            at(hour) + late,
+            name,
+            lambda: at(hour) + late,
+            self.broker or PaperBroker(self.ledger, name, self.rules),
             mail=self.mail,
             **options,
         )

@@ -1,0 +1,1 @@
+"""Alembic revisions of the order ledger; `ledger.Ledger` applies them when it opens an older one."""

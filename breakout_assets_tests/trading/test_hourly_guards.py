@@ -1,0 +1,316 @@
+"""What stops an hour's entries, and what an interrupted hour leaves to the next call."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from breakout_assets.errors import SettingsError, TemporaryError
+from breakout_assets.trading import ledger as ledger_module
+from breakout_assets.trading.hourly import DRAWDOWN_GUARD, trade_hour
+from breakout_assets.trading.ledger import Ledger
+from breakout_assets.trading.orders import Execution, Order
+from breakout_assets.trading.outcome import HourResult
+from breakout_assets.trading.rules import TradingRules
+from breakout_assets.trading.switches import accept_differences, halt, resume
+from breakout_assets_tests.trading.faultyvenue import Fate, FaultyVenue, Kept, Killed, SteppedLedger, Time
+from breakout_assets_tests.trading.support import FREE_OF_COST, MAIL, Account, Prices, at, dump, predictions, prices
+
+RULES = replace(FREE_OF_COST, horizon=timedelta(hours=4), cooldown=timedelta(0))
+
+
+class Live:
+    """An account at a venue that executes at once, if it is not told otherwise."""
+
+    def __init__(self, place: Path, rules: TradingRules = RULES, fate: Fate | None = None, **modes: str) -> None:
+        self.time = Time(at(0))
+        self.venue = FaultyVenue(self.time, fate=fate or Fate(), **modes)  # type: ignore[arg-type]
+        self.ledger = SteppedLedger(place / "ledger.sqlite", self.venue.fate)
+        self.rules = rules
+
+    def trade(
+        self, hour: int, buys: Mapping[str, float] | None = None, quotes: Prices | None = None, health: str = "ACTIVE"
+    ) -> HourResult:
+        self.time.now = max(self.time.now, at(hour) + timedelta(minutes=5))
+        frames = predictions(at(hour), buys or {}), prices(quotes or {})
+        broker, now, wait = self.venue, lambda: self.time.now, self.time.wait
+        return trade_hour(self.ledger, at(hour), *frames, health, self.rules, "live", now, broker, mail=MAIL, wait=wait)
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Live:
+    return Live(tmp_path)
+
+
+def told(result: HourResult) -> list[tuple[str, str, str]]:
+    return [(each.order.token, each.order.side, each.status) for each in result.outcomes]
+
+
+def codes(result: HourResult) -> list[tuple[str, str]]:
+    return [(token, code) for token, code, _ in result.refused]
+
+
+# The kill switch --------------------------------------------------------------------------------------------------
+
+
+def test_a_halt_blocks_entries_cancels_waiting_ones_and_lets_exits_go_on(ledger_place: Path | str) -> None:
+    account = Account(ledger_place, RULES)
+    account.trade(0, {"A": 0.8}, {"A": 1.0})
+    account.trade(1, {"B": 0.8}, {"A": 1.0, "B": 1.0})
+    halt(account.ledger, "paper", "me", "I am not sure", at(1) + timedelta(minutes=30))
+    # B has no price and waits; another process trades the next hours.
+    stopped = Account(ledger_place, RULES).trade(2, {"C": 0.9}, {"A": 1.0, "C": 1.0})
+    assert (told(stopped), codes(stopped)) == ([("B", "buy", "cancelled")], [("C", "no_entries")])
+    assert stopped.blocks == ("halted by me at 2024-03-01 01:30 UTC: I am not sure",)
+    leaving = Account(ledger_place, RULES).trade(4, {"C": 0.9}, {"A": 1.0, "C": 1.0})
+    assert (told(leaving), codes(leaving)) == ([("A", "sell", "submitted")], [("C", "no_entries")])
+    resume(account.ledger, "paper", "me", "I am sure", at(4) + timedelta(minutes=30))
+    after = Account(ledger_place, RULES).trade(5, {"C": 0.9}, {"A": 1.0, "C": 1.0})
+    assert (told(after), after.blocks) == ([("A", "sell", "filled"), ("C", "buy", "submitted")], ())
+
+
+def test_a_halt_of_one_account_stops_no_other(tmp_path: Path) -> None:
+    account = Account(tmp_path, RULES)
+    halt(account.ledger, "paper", "me", "r", at(0))
+    assert told(account.trade(0, {"A": 0.8}, {"A": 1.0})) == []
+    assert told(account.trade(0, {"A": 0.8}, {"A": 1.0}, name="other")) == [("A", "buy", "submitted")]
+
+
+def test_an_entry_that_the_market_executes_before_it_can_be_cancelled_is_held(tmp_path: Path) -> None:
+    live = Live(tmp_path, fill_mode="never", cancel_mode="too_late")
+    live.trade(0, {"A": 0.8}, {"A": 1.0})
+    halt(live.ledger, "live", "me", "r", at(0) + timedelta(minutes=30))
+    result = live.trade(1, {}, {"A": 1.0})
+    assert told(result) == [("A", "buy", "filled")]
+    assert [position.token for position in result.portfolio.positions] == ["A"]
+
+
+# A fall of the equity ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def falling(ledger_place: Path | str) -> Account:
+    """Half of everything was bought at 10."""
+    rules = replace(RULES, horizon=timedelta(hours=100), order_fraction=Decimal("0.5"), max_drawdown=Decimal("0.25"))
+    account = Account(ledger_place, rules, mail=MAIL)
+    account.trade(0, {"A": 0.8}, {"A": 10.0})
+    account.trade(1, {}, {"A": 10.0})
+    return account
+
+
+def pulls(account: Account) -> list[tuple[str, str]]:
+    with account.ledger.read("paper") as books:
+        return [(switch.action, switch.by) for switch in books.switches()]
+
+
+def test_a_drawdown_pulls_the_switch_once_and_a_resume_starts_a_new_peak(falling: Account) -> None:
+    assert falling.trade(2, {}, {"A": 5.01}).blocks == ()
+    fallen = falling.trade(3, {"B": 0.8}, {"A": 5.0, "B": 1.0})
+    assert codes(fallen) == [("B", "no_entries")]
+    assert fallen.blocks[0].startswith("halted by drawdown guard at 2024-03-01 03:05 UTC: equity of 7,500.00 USD has")
+    # A recovery lifts nothing: only a person does.
+    assert codes(falling.trade(4, {"B": 0.8}, {"A": 11.0, "B": 1.0})) == [("B", "no_entries")]
+    assert falling.trade(5, {}, {"A": 5.0}).blocks == fallen.blocks
+    assert pulls(falling) == [("halt", DRAWDOWN_GUARD)]
+    assert sum("is halted" in mail.subject for mail in falling.ledger.pending_mails()) == 1
+    resume(falling.ledger, "paper", "me", "it is only money", at(5) + timedelta(minutes=30))
+    assert falling.trade(6, {}, {"A": 5.0}).blocks == ()
+    assert falling.trade(7, {}, {"A": 1.26}).blocks == ()  # 5,630 of 7,500
+    again = falling.trade(8, {}, {"A": 1.25})
+    assert again.blocks[0].endswith("or more from its peak of 7,500.00 USD: nothing is opened")
+    assert [action for action, _ in pulls(falling)] == ["halt", "resume", "halt"]
+
+
+def test_a_drawdown_is_no_guard_where_it_is_switched_off(tmp_path: Path) -> None:
+    account = Account(tmp_path, replace(RULES, order_fraction=Decimal("0.5"), max_drawdown=None))
+    account.trade(0, {"A": 0.8}, {"A": 10.0})
+    account.trade(1, {}, {"A": 10.0})
+    assert (account.trade(2, {}, {"A": 0.1}).blocks, pulls(account)) == ((), [])
+
+
+# Differences with the venue ---------------------------------------------------------------------------------------
+
+
+def a_purchase_of(live: Live, token: str, status: str) -> Kept:
+    order = Order(
+        order_id="f" * 32,
+        hour=at(0),
+        token=token,
+        side="buy",
+        purpose="entry",
+        quantity=Decimal(7),
+        price=Decimal(1),
+        limit=Decimal(1),
+        reason="by hand",
+        position=None,
+        model_hash=None,
+        probability=None,
+    )
+    kept = live.venue.kept[order.order_id] = Kept(order, status=status)
+    return kept
+
+
+def test_what_the_venue_held_before_the_account_began_is_left_alone(live: Live) -> None:
+    live.venue.cash = Decimal("12345.67")
+    before = a_purchase_of(live, "OLD", "filled")
+    before.executions.append(Execution(trade_id="1", price=Decimal(1), quantity=Decimal(7), fee=Decimal(0)))
+    first = live.trade(0, {"A": 0.8}, {"A": 1.0, "OLD": 1.0})
+    assert (told(first), first.blocks) == ([("A", "buy", "filled")], ())
+    assert first.portfolio.cash == 10_000 - 200
+    with live.ledger.read("live") as books:
+        found = [(each.item, each.amount, each.by) for each in books.adjustments()]
+    assert sorted(found) == [("OLD", 7, "opening"), ("USD", Decimal("2345.67"), "opening")]
+    assert live.trade(1, {}, {"A": 1.0}).blocks == ()
+
+
+def test_an_account_does_not_begin_with_more_than_the_venue_holds(live: Live) -> None:
+    live.venue.cash = Decimal("9999.99")
+    with pytest.raises(SettingsError, match=r"holds 9999\.99 USD, less than BREAKOUT_CASH=10000"):
+        live.trade(0, {"A": 0.8}, {"A": 1.0})
+    assert not any(rows for table, rows in dump(live.ledger).items() if table != "alembic_version")
+
+
+def less_cash(live: Live) -> str:
+    live.venue.cash -= 5
+    return "the venue holds 5.00000000 USD less than the ledger says"
+
+
+def more_of_a_token(live: Live) -> str:
+    kept = a_purchase_of(live, "Z", "filled")
+    kept.executions.append(Execution(trade_id="1", price=Decimal(0), quantity=Decimal(7), fee=Decimal(0)))
+    return "the venue holds 7 Z more than the ledger says"
+
+
+def an_order_by_hand(live: Live) -> str:
+    kept = a_purchase_of(live, "A", "open")
+    order_id = kept.order.order_id
+    return f"the venue has an open order that this account does not know: order {order_id} ({order_id})"
+
+
+@pytest.mark.parametrize("disturb", [less_cash, more_of_a_token, an_order_by_hand])
+def test_a_difference_with_the_venue_blocks_entries_and_allows_exits(live: Live, disturb: object) -> None:
+    live.trade(0, {"A": 0.8}, {"A": 1.0})
+    sentence = disturb(live)  # type: ignore[operator]
+    blocked = live.trade(1, {"B": 0.9}, {"A": 1.0, "B": 1.0})
+    assert (told(blocked), codes(blocked), blocked.blocks) == ([], [("B", "no_entries")], (sentence,))
+    leaving = live.trade(4, {"B": 0.9}, {"A": 1.0, "B": 1.0})
+    assert (told(leaving), codes(leaving)) == ([("A", "sell", "filled")], [("B", "no_entries")])
+    assert sum(sentence in mail.text_body for mail in live.ledger.pending_mails()) == 2  # once new, once with the sale
+    for kept in live.venue.kept.values():
+        kept.status = "cancelled" if kept.status == "open" else kept.status
+    accept_differences(live.ledger, live.venue, "live", "me", "it was me", live.time.now)
+    assert told(live.trade(5, {"B": 0.9}, {"A": 1.0, "B": 1.0})) == [("B", "buy", "filled")]
+
+
+def test_an_order_that_the_venue_has_forgotten_blocks_entries(tmp_path: Path) -> None:
+    live = Live(tmp_path, fill_mode="never")
+    first = live.trade(0, {"A": 0.8}, {"A": 1.0})
+    live.venue.kept.clear()
+    blocked = live.trade(1, {"B": 0.9}, {"A": 1.0, "B": 1.0})
+    assert codes(blocked) == [("B", "no_entries")]
+    assert any("was accepted, and the venue no longer knows it" in block for block in blocked.blocks)
+    assert [each.order for each in blocked.portfolio.open_orders] == [first.outcomes[0].order]
+
+
+# Interrupted hours ------------------------------------------------------------------------------------------------
+
+
+def interrupted(folder: Path, hours: int) -> Iterator[tuple[int, Live]]:
+    """A live account whose process died after its n-th step in the last of these hours, for each n."""
+    counted = Live(folder / "counted")
+    for hour in range(hours):
+        before = counted.venue.fate.steps
+        counted.trade(hour, {"A": 0.8, "B": 0.7} if hour == 0 else {}, {"A": 1.0, "B": 2.0})
+    for step in range(before + 1, counted.venue.fate.steps + 1):
+        live = Live(folder / str(step), fate=Fate(step))
+        for hour in range(hours - 1):
+            live.trade(hour, {"A": 0.8, "B": 0.7} if hour == 0 else {}, {"A": 1.0, "B": 2.0})
+        with pytest.raises(Killed):
+            live.trade(hours - 1, {"A": 0.8, "B": 0.7} if hours == 1 else {}, {"A": 1.0, "B": 2.0})
+        yield step, live
+
+
+def test_an_unfinished_hour_is_finished_by_the_next_call(tmp_path: Path) -> None:
+    repeated = set()
+    for step, live in interrupted(tmp_path, 1):
+        again = live.trade(0, {"A": 0.8, "B": 0.7}, {"A": 1.0, "B": 2.0})
+        repeated.add(again.repeated)
+        # All is sent now, and once; an order that had to be sent again may be looked at in the next call only.
+        assert list(live.venue.created.values()) == [1, 1], step
+        assert {status for _, _, status in told(again)} <= {"filled", "submitted"}
+        last = live.trade(0, {}, {})
+        assert told(last) == [("A", "buy", "filled"), ("B", "buy", "filled")], step
+        assert last.portfolio.cash == live.venue.cash == 9_600
+        assert live.trade(1, {}, {"A": 1.0, "B": 2.0}).blocks == ()
+    assert repeated == {False, True}
+
+
+def killed_before_it_was_sent(folder: Path) -> Live:
+    """Two entries are decided; nothing has been sent."""
+    live = Live(folder, fate=Fate(2))  # the second step commits the decision
+    with pytest.raises(Killed):
+        live.trade(0, {"A": 0.8, "B": 0.7}, {"A": 1.0, "B": 2.0})
+    with live.ledger.read("live") as books:
+        assert list(books.statuses(at(0)).values()) == ["intent", "intent"]
+    return live
+
+
+def test_what_was_decided_and_not_sent_is_sent_in_the_next_hour(tmp_path: Path) -> None:
+    live = killed_before_it_was_sent(tmp_path)
+    result = live.trade(1, {}, {"A": 1.0, "B": 2.0})
+    assert told(result) == [("A", "buy", "filled"), ("B", "buy", "filled")]
+    assert [each.order.hour for each in result.outcomes] == [at(0), at(0)]
+    assert result.blocks == ()
+
+
+@pytest.mark.parametrize(("late", "expected"), [(timedelta(0), "filled"), (timedelta(microseconds=1), "cancelled")])
+def test_what_was_not_sent_in_time_is_cancelled_unsent(tmp_path: Path, late: timedelta, expected: str) -> None:
+    live = killed_before_it_was_sent(tmp_path)
+    live.time.now = at(2) + late
+    frames = predictions(at(2), {}), prices({"A": 1.0, "B": 2.0})
+    now, wait = lambda: live.time.now, live.time.wait
+    result = trade_hour(live.ledger, at(2), *frames, "ACTIVE", RULES, "live", now, live.venue, wait=wait)
+    assert told(result) == [("A", "buy", expected), ("B", "buy", expected)]
+    assert len(live.venue.created) == (2 if expected == "filled" else 0)
+    if expected == "cancelled":
+        assert {each.reason for each in result.outcomes} == {"not sent within 2 hours of the decision"}
+
+
+@pytest.mark.parametrize("hour", [0, 1])
+def test_an_entry_that_was_not_sent_before_a_halt_is_not_sent_after_it(tmp_path: Path, hour: int) -> None:
+    live = killed_before_it_was_sent(tmp_path)
+    halt(live.ledger, "live", "me", "stop", live.time.now)
+    live.trade(hour, {}, {"A": 1.0, "B": 2.0})
+    assert live.venue.created == {}
+
+
+@pytest.mark.parametrize("health", ["REDUCE_ONLY", "HALTED"])
+def test_an_entry_that_was_not_sent_is_not_sent_into_a_market_without_entries(tmp_path: Path, health: str) -> None:
+    live = killed_before_it_was_sent(tmp_path)
+    live.trade(1, {}, {"A": 1.0, "B": 2.0}, health)
+    assert live.venue.created == {}
+
+
+def test_an_entry_that_was_not_sent_is_not_sent_while_the_venue_differs(tmp_path: Path) -> None:
+    live = killed_before_it_was_sent(tmp_path)
+    live.venue.cash -= 5
+    live.trade(1, {}, {"A": 1.0, "B": 2.0})
+    assert live.venue.created == {}
+
+
+def test_a_second_process_that_trades_the_account_is_told_to_try_again(
+    ledger_place: Path | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = Account(ledger_place, RULES)
+    account.trade(0)
+    monkeypatch.setattr(ledger_module, "BUSY_SECONDS", 0 if account.ledger.path else 0.05)
+    refused = pytest.raises(TemporaryError, match="another process is trading the account paper; try again")
+    other = Ledger(account.ledger.path or account.ledger.name)
+    with other.sole("trading-paper") as free, refused:
+        assert free
+        account.trade(1)
+    with other.sole("trading-another"):
+        assert account.trade(1).state == "traded"
