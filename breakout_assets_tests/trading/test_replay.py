@@ -22,7 +22,9 @@ def recorded_week() -> list[tuple[pd.DataFrame, pd.DataFrame, str]]:
     """Predictions, prices and health of each hour: thin volumes, missing prices, hours without entries or prices."""
     rng = np.random.default_rng(11)
     tokens = list("ABCDEFGH")
-    level = np.exp(np.cumsum(rng.normal(0, 0.02, (HOURS, len(tokens))), axis=0))
+    # Some hardly move and are left after five days, others jump past limits and stops.
+    scale = np.where(np.arange(len(tokens)) < 3, 0.002, 0.03)
+    level = np.exp(np.cumsum(rng.normal(0, 1, (HOURS, len(tokens))) * scale, axis=0))
     week = []
     for hour in range(HOURS):
         quotes = {
