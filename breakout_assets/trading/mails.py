@@ -153,8 +153,8 @@ def compose_condition(account: str, found: Condition, recipients: tuple[str, ...
     """The mail that tells that market data have become unfit for trading, or fit again."""
     meaning = {
         "REDUCE_ONLY": ["Open positions are still left on time."],
-        "HALTED": ["Nothing is bought or sold until there are prices that can be believed."],
-        "MISSING": ["Nothing is bought or sold until there are prices that can be believed."],
+        "HALTED": ["Nothing is opened; what is due is left near its last believed price."],
+        "MISSING": ["Nothing is bought or sold until there is an hour to trade on."],
     }
     return _mail(
         account=account,

@@ -94,6 +94,15 @@ def trade_until(place: Place, password: str, last: int, reached: Connection) -> 
     threading.Event().wait()
 
 
+def finish(places: Sequence[Place], password: str, barrier: Barrier, results: Connection) -> None:
+    """In each place trade hour 120, which another process has begun."""
+    _may_connect(password)
+    for place in places:
+        account = account_at(place)
+        barrier.wait()
+        results.send(trade(account).orders_frame())
+
+
 def deliver_until_killed(path: Path, settings: MailSettings) -> None:
     """Deliver to a server that will not answer."""
     from breakout_assets.trading.delivery import deliver

@@ -54,6 +54,7 @@ def played(case: Case, kill_after: int | None = None) -> Played:
         return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", PLACE)
 def test_every_case_ends_well_although_the_process_dies_once(answer: str) -> None:
     rng = np.random.default_rng(zlib.crc32(answer.encode()))
@@ -83,6 +84,7 @@ def test_the_documents_name_every_case(answer: str) -> None:
     assert runs == well
 
 
+@pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("answer", PLACE)
@@ -199,7 +201,7 @@ class AnyLife(RuleBasedStateMachine):
         assert wrong == []
 
 
-@pytest.mark.parametrize("examples", [pytest.param(12), pytest.param(300, marks=pytest.mark.long)])
+@pytest.mark.parametrize("examples", [pytest.param(12), pytest.param(300, marks=[pytest.mark.slow, pytest.mark.long])])
 def test_any_life_ends_with_ledger_and_venue_agreed(examples: int) -> None:
     run_state_machine_as_test(
         AnyLife,

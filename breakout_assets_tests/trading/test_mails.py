@@ -138,7 +138,7 @@ def test_a_later_part_says_so() -> None:
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        ("HALTED", "Nothing is bought or sold"),
+        ("HALTED", "Nothing is opened"),
         ("MISSING", "Nothing is bought or sold"),
         ("REDUCE_ONLY", "positions are still left on time"),
         ("ACTIVE", ""),

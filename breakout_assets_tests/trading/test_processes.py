@@ -24,6 +24,7 @@ from breakout_assets_tests.trading.processes import (
     Place,
     account_at,
     deliver_until_killed,
+    finish,
     prepare,
     race,
     race_to_deliver,
@@ -75,7 +76,7 @@ def begin(context: ForkServerContext, children: list[Any], target: Callable[...,
     return receiver
 
 
-@pytest.mark.parametrize("rounds", [ROUNDS, pytest.param(MANY_ROUNDS, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [ROUNDS, pytest.param(MANY_ROUNDS, marks=[pytest.mark.slow, pytest.mark.long])])
 def test_four_processes_trading_the_same_hours_leave_one_set_of_orders(
     ledger_places: Callable[[], Place], context: ForkServerContext, children: list[Any], rounds: int
 ) -> None:
@@ -210,6 +211,31 @@ def test_a_process_killed_while_it_writes_to_postgres_loses_and_doubles_nothing(
         for statement in sorted(random.Random(5).sample(range(1, count + 1), SAMPLE)):  # noqa: S311  a sample
             place = stack.enter_context(postgres_server.database(postgres_url))
             assert killed_after(statement, place, context, children, whole, expected) == "stopped"
+
+
+@pytest.mark.parametrize("rounds", [ROUNDS, pytest.param(MANY_ROUNDS, marks=[pytest.mark.slow, pytest.mark.long])])
+def test_one_of_four_processes_on_an_hour_is_killed_and_the_others_leave_one_set_of_orders(
+    ledger_places: Callable[[], Place], context: ForkServerContext, children: list[Any], rounds: int
+) -> None:
+    whole_place = ledger_places()
+    prepare(whole_place)
+    count, _, whole = statements_of(whole_place)
+    places = [ledger_places() for _ in range(rounds)]
+    for place in places:
+        prepare(place)
+    barrier = context.Barrier(4)
+    pipes = [begin(context, children, finish, places, password(), barrier) for _ in range(3)]
+    for number, place in enumerate(places):
+        stopped = begin(context, children, trade_until, place, password(), 1 + number * 7 % count)
+        victim = children[-1]
+        assert answer(stopped) == "stopped"
+        barrier.wait(PATIENCE)  # the others now wait for the lock that the victim holds
+        victim.kill()
+        victim.join()
+        first, *others = [answer(pipe) for pipe in pipes]
+        for other in others:
+            pd.testing.assert_frame_equal(first, other)
+        assert end_state(dump(account_at(place).ledger)) == whole, number
 
 
 # Mails ------------------------------------------------------------------------------------------------------------

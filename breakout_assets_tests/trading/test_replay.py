@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from breakout_assets.clock import ReplayClock
 from breakout_assets.trading.hourly import trade_hour
@@ -38,6 +39,7 @@ def recorded_week() -> list[tuple[pd.DataFrame, pd.DataFrame, str]]:
     return week
 
 
+@pytest.mark.slow
 def test_a_week_on_paper_as_it_happens_equals_the_week_replayed_in_one_go(tmp_path: Path) -> None:
     week = recorded_week()
     live, replayed = [], []
