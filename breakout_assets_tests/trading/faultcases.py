@@ -79,7 +79,7 @@ def play(place: Path | str, case: Case, kill_after: int | None = None) -> Played
     """
     fate, time = Fate(kill_after), Time(at(0))
     venue = FaultyVenue(time, case.place, case.fills, case.look_up, case.cancel, fate)
-    ledger = SteppedLedger(place, fate)
+    ledger = SteppedLedger(place, fate, share=True)
     played = Played(venue, ledger, 0, 0)
     for hour in range(MOST_HOURS):
         time.now = max(time.now, at(hour) + timedelta(minutes=5))

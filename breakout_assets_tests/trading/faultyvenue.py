@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from breakout_assets.errors import TemporaryError
 from breakout_assets.trading.books import Books
@@ -49,23 +52,36 @@ class Fate:
             raise Killed(name)
 
 
-# Statements are compiled once for all the ledgers of a test process, not once for each of thousands.
-_COMPILED: dict[Any, Any] = {}
-
-
 class SteppedLedger(Ledger):
-    """A ledger whose every commit is a step."""
+    """A ledger in a file, or in PostgreSQL, whose every commit is a step.
 
-    def __init__(self, place: Path | str, fate: Fate) -> None:
+    Those that are played one after the other can share an engine, which connects to the newest: statements are then
+    compiled once for a test process, and not once for each of thousands of ledgers.
+    """
+
+    shared: ClassVar[Engine | None] = None
+    newest: ClassVar[Path | None] = None
+
+    def __init__(self, place: Path | str, fate: Fate, *, share: bool = False) -> None:
         super().__init__(place)
-        self.engine = self.engine.execution_options(compiled_cache=_COMPILED)
         self.fate = fate
+        if self.path is None or not share:
+            return
+        SteppedLedger.newest = self.path
+        if SteppedLedger.shared is None:
+            SteppedLedger.shared = self.engine
+            event.listen(self.engine, "do_connect", _connect_to_newest)
+        self.engine = SteppedLedger.shared
 
     @contextmanager
     def write(self, account: str) -> Iterator[Books]:
         with super().write(account) as books:
             yield books
         self.fate.step("commit")
+
+
+def _connect_to_newest(dialect: Any, record: Any, positional: list[Any], named: dict[str, Any]) -> None:
+    positional[0] = str(SteppedLedger.newest)
 
 
 @dataclass

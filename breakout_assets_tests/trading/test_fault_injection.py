@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from breakout_assets.errors import TemporaryError
 from breakout_assets.trading.hourly import trade_hour
 from breakout_assets.trading.switches import halt, resume
+from breakout_assets_tests.postgresserver import PostgresServer
 from breakout_assets_tests.trading.faultcases import SHORT, Case, Played, cases, faults_of, play
 from breakout_assets_tests.trading.faultyvenue import (
     CANCEL,
@@ -97,13 +98,15 @@ def test_every_death_in_every_case(answer: str) -> None:
     assert documented(answer)[1] == runs
 
 
-def test_the_same_on_postgresql(postgres_database: "Iterator[str]") -> None:
+def test_the_same_on_postgresql(postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGPASSWORD", postgres_server.password)
     rng = np.random.default_rng(5)
     for number in rng.choice(len(cases()), 6, replace=False):
         case = cases()[number]
         for kill_after in (None, int(rng.integers(1, FEWEST_STEPS))):
-            found = play(next(postgres_database), case, kill_after)
-            assert list(faults_of(found)) == [], f"{case}, killed after step {kill_after}"
+            with postgres_server.database() as url:
+                found = play(url, case, kill_after)
+                assert list(faults_of(found)) == [], f"{case}, killed after step {kill_after}"
 
 
 class AnyLife(RuleBasedStateMachine):
