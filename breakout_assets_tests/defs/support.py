@@ -48,7 +48,7 @@ class World:
 
     @property
     def ledger_file(self) -> Path:
-        return Path(self.ledger_file)
+        return Path(self.settings.ledger_place)
 
     def collect(self, first: datetime, last: datetime) -> None:
         """Write raw hours as another collector would, without an event for each."""
