@@ -5,6 +5,9 @@ BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 
+# Tests that run on a file as well as on a database; a few of each of the others run on both in any case.
+ON_POSTGRES := hourly.py hourly_guards.py hourly_refusals.py desk.py paper.py accounting.py replay.py fault_injection.py broker_contract.py portfolio_report.py
+
 .PHONY: help demo ui test test-ci test-all lint format constraints clean
 
 help: ## this list
@@ -34,8 +37,9 @@ test: .venv/installed ## the fast tests, about two minutes
 test-ci: .venv/installed ## what CI runs: all but the longest
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not long"
 
-test-all: .venv/installed ## all tests, also those with a daemon, a browser and the real panel
+test-all: .venv/installed ## all tests, also those with a daemon, a browser and the real panel, and orders on PostgreSQL
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@TEST_LEDGERS=postgres $(BIN)/python -m pytest -n 2 -m "not long" $(addprefix breakout_assets_tests/trading/test_, $(ON_POSTGRES))
 
 lint: .venv/installed ## ruff, mypy --strict, and whether Dagster can load the definitions
 	@$(BIN)/ruff check .
