@@ -15,6 +15,7 @@ from breakout_assets.defs.reporting import Made, Metadata, checks_of, each_parti
 from breakout_assets.errors import DataError
 from breakout_assets.store import Store
 from breakout_assets.trading.account import Account
+from breakout_assets.trading.brokers import Broker
 from breakout_assets.validation import CHECKS, check_orders, check_predictions
 
 GROUP = "trading"
@@ -74,12 +75,20 @@ def trade_orders(
         )
         frame = result.orders_frame()
         store.write_table("trade_orders", hour, frame)
-        return _metadata(frame, result, account), check_orders(frame)
+        return {**_metadata(frame, result, account), **_rehearsed(broker)}, check_orders(frame)
 
     try:
         return each_partition(context, make)
     finally:
         deliver_mail(context.log, account, ledger)
+
+
+def _rehearsed(broker: Broker) -> Metadata:
+    """What a dry run would have sent in an hour."""
+    requests: list[str] = getattr(broker, "would_send", [])
+    shown = {"would_send": dg.MetadataValue.md("\n".join(f"- {each}" for each in requests))} if requests else {}
+    requests.clear()
+    return shown
 
 
 def _now(clock: Clock, hour: datetime) -> Any:
