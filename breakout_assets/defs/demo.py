@@ -75,6 +75,7 @@ def run_demo(console: Console) -> None:
         _run(job, instance, bar, Step("models", ("token_model",), tokens, as_of))
         loop = ("market_health", "live_indicators", "predictions", "trade_orders")
         _run(job, instance, bar, Step("predictions and orders", loop, _keys(trading), {}))
+        _run(job, instance, bar, Step("portfolio", ("portfolio",), (), {}))
         store = Store.at(settings.store, settings.s3_endpoint)
     _summarise(console, settings, store, tokens, trading)
 
@@ -109,12 +110,12 @@ def _instance() -> dg.DagsterInstance:
 
 
 def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, bar: Progress, step: Step) -> None:
-    total = len(step.keys) * len(step.assets)
+    total = max(len(step.keys), 1) * len(step.assets)
     task = bar.add_task(f"{step.title:<22}", total=total, part="starting")
     result = job.execute_in_process(
         instance=instance,
         asset_selection=[dg.AssetKey(name) for name in step.assets],
-        tags=range_tags(step.keys),
+        tags=range_tags(step.keys) if step.keys else {},
         run_config={**step.config, "loggers": {"progress": {}}},
         raise_on_error=False,
     )
@@ -230,9 +231,11 @@ def _means(scores: list[list[float | None]]) -> list[str]:
 
 
 def _orders_table(store: Store, trading: list[datetime]) -> Table:
-    orders = store.read_table("trade_orders", trading)
+    rows = store.read_table("trade_orders", trading)
+    orders = rows[rows["order_id"].notna()]  # the others are signals that were not followed
     counts = orders["status"].value_counts()
     title = f"Paper orders of {len(trading)} hours: " + ", ".join(f"{n} {status}" for status, n in counts.items())
+    title += f"; {len(rows) - len(orders)} signals were not followed"
     table = Table(title=f"{title}. The newest:", title_justify="left")
     for heading in ("hour", "side", "token", "price", "status"):
         table.add_column(heading)

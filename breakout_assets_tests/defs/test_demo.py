@@ -19,6 +19,7 @@ def demo(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=clean, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.long
 def test_the_demo_ends_with_a_summary_and_the_next_command(tmp_path: Path) -> None:
     shutil.copy(REPOSITORY / "dagster.yaml", tmp_path)
     found = demo(tmp_path, SIM_TOKENS="4")

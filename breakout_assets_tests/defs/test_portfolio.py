@@ -60,7 +60,7 @@ def test_it_stands_in_the_graph_behind_all_hours_of_orders() -> None:
     assert {key.to_user_string() for key in node.parent_keys} == {"trade_orders"}
     assert set(node.partition_mappings.values()) == {EVERYTHING}
     for table in ("positions", "equity", "trades"):
-        assert f"One row of `portfolio/{table}.parquet` is" in " ".join((node.description or "").split())
+        assert f"`portfolio/{table}.parquet`" in " ".join((node.description or "").split())
     assert node.owners
     assert node.kinds
     schedule = definitions.resolve_schedule_def("portfolio_schedule")

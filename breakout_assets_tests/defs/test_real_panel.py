@@ -170,4 +170,5 @@ def test_nothing_but_the_panel_was_needed(real: World) -> None:
         "predictions",
         "trade_orders",
         "ledger.sqlite",
+        "ledger.sqlite.trading-replay",  # the lock of its account
     }

@@ -46,6 +46,7 @@ def ui(learned_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         config = {"ops": {"token_model": {"config": {"as_of": AS_OF}}}}
         world.run(["token_model"], instance.get_dynamic_partitions(TOKENS_NAME), config)
         world.run(HOURLY, hour_keys(*HOURS))
+        world.run(["portfolio"], [])
     variables = environment(home(folder / "home"), STORE=str(folder / "store"), SIM_TOKENS="5", SIM_SEED="7")
     with webserver(folder / "home", variables, folder / "webserver.log") as url:
         yield url
@@ -100,6 +101,18 @@ def test_a_partition_of_predictions_shows_the_top_ten(page: Page) -> None:
 def test_a_partition_of_orders_shows_orders_and_portfolio(page: Page) -> None:
     show(page, "/assets/trade_orders?view=partitions&partition=2024-04-16-08%3A00", "text=equity_usd", "orders")
     assert page.locator("text=cash_usd").count()
+
+
+def test_the_portfolio_shows_figures_positions_and_pictures(page: Page) -> None:
+    show(page, "/assets/portfolio", "text=unrealised_profit_usd", "portfolio")
+    assert page.locator("text=planned exit").count()
+    page.locator("text=[Show Markdown]").first.click()
+    picture = page.locator("img[src^='data:image/png']")
+    picture.first.wait_for()
+    page.wait_for_timeout(1000)
+    assert picture.first.evaluate("image => image.naturalWidth") >= 600, "the picture is not shown"
+    page.screenshot(path=str(ARTEFACTS / "portfolio_picture.png"))
+    page.keyboard.press("Escape")
 
 
 def test_a_model_shows_its_metrics_and_its_chart(page: Page) -> None:

@@ -40,6 +40,8 @@ FAST = next((str(folder) for folder in (Path("/dev/shm"),) if folder.is_dir()), 
 
 # No case has fewer.
 FEWEST_STEPS = 12
+# Of the thirty cases of an answer; the long tests play all of them.
+SAMPLE = 12
 
 
 @contextmanager
@@ -57,13 +59,13 @@ def played(case: Case, kill_after: int | None = None) -> Played:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("answer", PLACE)
-def test_every_case_ends_well_although_the_process_dies_once(answer: str) -> None:
+def test_cases_end_well_although_the_process_dies_once(answer: str) -> None:
     rng = np.random.default_rng(zlib.crc32(answer.encode()))
-    for case in (each for each in cases() if each.place == answer):
+    for case in rng.permutation(np.array([each for each in cases() if each.place == answer], dtype=object))[:SAMPLE]:
         played(case, int(rng.integers(1, FEWEST_STEPS)))
 
 
-@pytest.mark.parametrize("case", [Case("ok", "half", "ok", "too_late"), Case("late", "next_hour", "fails_once", "ok")])
+@pytest.mark.parametrize("case", [Case("late", "half", "fails_once", "too_late")])
 def test_a_death_after_any_step_changes_nothing_at_the_end(case: Case) -> None:
     steps = played(case).steps
     for step in range(1, steps + 1):
@@ -101,7 +103,7 @@ def test_every_death_in_every_case(answer: str) -> None:
 def test_the_same_on_postgresql(postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGPASSWORD", postgres_server.password)
     rng = np.random.default_rng(5)
-    for number in rng.choice(len(cases()), 6, replace=False):
+    for number in rng.choice(len(cases()), 3, replace=False):
         case = cases()[number]
         for kill_after in (None, int(rng.integers(1, FEWEST_STEPS))):
             with postgres_server.database() as url:
@@ -204,7 +206,7 @@ class AnyLife(RuleBasedStateMachine):
         assert wrong == []
 
 
-@pytest.mark.parametrize("examples", [pytest.param(12), pytest.param(300, marks=[pytest.mark.slow, pytest.mark.long])])
+@pytest.mark.parametrize("examples", [pytest.param(8), pytest.param(300, marks=[pytest.mark.slow, pytest.mark.long])])
 def test_any_life_ends_with_ledger_and_venue_agreed(examples: int) -> None:
     run_state_machine_as_test(
         AnyLife,

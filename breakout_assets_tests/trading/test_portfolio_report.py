@@ -199,6 +199,7 @@ def test_a_history_adds_up(steps: list[Step]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @settings(max_examples=30)
 @given(histories())
 def test_many_histories_add_up(steps: list[Step]) -> None:

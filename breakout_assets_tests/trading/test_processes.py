@@ -34,8 +34,8 @@ from breakout_assets_tests.trading.processes import (
 )
 from breakout_assets_tests.trading.support import MAIL, dump
 
-ROUNDS, MANY_ROUNDS = 3, 100
-SAMPLE = 3  # kills on PostgreSQL; on SQLite there is one for every statement
+ROUNDS, MANY_ROUNDS = 2, 100
+SAMPLE = 2  # kills on PostgreSQL; on SQLite there is one for every statement
 PATIENCE = 120  # seconds to wait for a child before the test fails rather than hangs
 # Each process was retrained meanwhile: it wants other tokens, with other probabilities.
 WANTED = ({"A": 0.9, "C": 0.8}, {"C": 0.95, "D": 0.7, "E": 0.65}, {"E": 0.9}, {"A": 0.7, "C": 0.7, "D": 0.7, "E": 0.7})
