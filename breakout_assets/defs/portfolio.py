@@ -47,7 +47,7 @@ def portfolio(store: dg.ResourceParam[Store], account: dg.ResourceParam[Account]
     metadata = {
         "account": account.name,
         **report.figures(),
-        "positions": _positions(report.positions),
+        "positions": positions_preview(report.positions),
         "equity": picture(equity_picture(account.name, report.curve), "equity, how far it is below its peak, and cash"),
         "returns": picture(bars, "return so far of each open position, its age and planned exit"),
         **{f"{name}_path": dg.MetadataValue.path(str(path)) for name, path in paths.items()},
@@ -55,7 +55,7 @@ def portfolio(store: dg.ResourceParam[Store], account: dg.ResourceParam[Account]
     return dg.MaterializeResult(metadata=metadata)
 
 
-def _positions(frame: pd.DataFrame) -> dg.MarkdownMetadataValue:
+def positions_preview(frame: pd.DataFrame) -> dg.MarkdownMetadataValue:
     """The open positions for people, the largest first: what the UI shows without a click."""
     amounts = frame[["value", "profit"]].astype("float64")
     shown = frame.assign(

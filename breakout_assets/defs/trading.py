@@ -11,6 +11,7 @@ from breakout_assets.defs.mailing import deliver_mail
 from breakout_assets.defs.market import market_health
 from breakout_assets.defs.models import predictions
 from breakout_assets.defs.partitions import HOURS, ONE_RUN, hour_of
+from breakout_assets.defs.portfolio import positions_preview
 from breakout_assets.defs.reporting import Made, Metadata, checks_of, each_partition, preview, refusing
 from breakout_assets.errors import DataError
 from breakout_assets.store import Store
@@ -113,9 +114,5 @@ def _metadata(frame: Any, result: Any, account: Account) -> Metadata:
         "fees_usd": round(float(portfolio.fees), 2),
         "open_positions": len(portfolio.positions),
         "orders": preview(frame, ["token", "side", "quantity", "price", "status", "reason"], rows=20),
-        "portfolio": preview(
-            portfolio.positions_frame(account.rules.horizon),
-            ["token", "quantity", "entry_price", "value", "profit", "age_hours", "planned_exit"],
-            rows=20,
-        ),
+        "portfolio": positions_preview(portfolio.positions_frame(account.rules.horizon)),
     }

@@ -95,10 +95,15 @@ def test_a_month_of_hours_is_read_in_twice_the_folders_time_and_the_round_trips(
 
     wire.delay = 0.02
     wire.requests.clear()
-    folder, remote = min(seconds(store) for _ in range(2)), min(seconds(bucket) for _ in range(2))
-    assert len(wire.requests) == 2 * (1 + 720), "one listing of the month and one request a file"
+    folders, remotes = [], []
     trips = 720 * wire.delay / objects.POOL
-    assert remote <= 2 * folder + trips, f"{folder=:.2f} s, {remote=:.2f} s, {trips=:.2f} s"
+    for _ in range(5):  # side by side, and again: what else the machine does hits one of the two more
+        folders.append(seconds(store))
+        remotes.append(seconds(bucket))
+        if len(remotes) > 1 and min(remotes) <= 2 * min(folders) + trips:
+            break
+    assert len(wire.requests) == len(remotes) * (1 + 720), "one listing of the month and one request a file"
+    assert min(remotes) <= 2 * min(folders) + trips, f"{folders=} s, {remotes=} s, {trips=:.2f} s"
 
 
 HOUR_KEY = hour_keys(at("2024-04-17 05:00"), at("2024-04-17 05:00"))
