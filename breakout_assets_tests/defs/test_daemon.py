@@ -37,6 +37,7 @@ def idle(instance: dg.DagsterInstance) -> bool:
     return all(run.is_finished for run in instance.get_runs())
 
 
+@pytest.mark.long
 def test_hours_are_traded_once_through_schedule_and_sensor_and_a_kill_in_between(tmp_path: Path) -> None:
     folder = home(tmp_path / "home")
     variables = {"STORE": str(tmp_path / "store"), "SIM_TOKENS": "3"}

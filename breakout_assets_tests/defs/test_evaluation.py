@@ -163,6 +163,7 @@ def test_a_short_history_is_refused_with_what_is_needed(tmp_path: Path) -> None:
     assert "need 91" in failure(result)
 
 
+@pytest.mark.long
 def test_all_recipes_and_the_ladder_stand_on_one_page(world: World) -> None:
     evaluate(world, "recipe_comparison", twins=1, tokens=2)
     [page] = Path(str(world.store.root), "recipe_comparison").rglob("report.html")
