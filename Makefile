@@ -5,6 +5,9 @@ BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 
+# A file of tests stays on one worker, which then makes its worlds once (with pytest 9.2 xdist's groups do nothing); in
+# the order of the tree, or the longest files would come last.
+ON_TWO := -n 2 --dist loadfile --no-loadscope-reorder
 # Tests that run on a file as well as on a database; a few of each of the others run on both in any case.
 ON_POSTGRES := hourly.py hourly_guards.py hourly_refusals.py desk.py paper.py accounting.py replay.py fault_injection.py broker_contract.py portfolio_report.py
 
@@ -32,14 +35,14 @@ ui: .venv/installed ## the Dagster UI on http://127.0.0.1:3000, with schedules a
 	@$(BIN)/dagster dev --host 127.0.0.1 --port 3000
 
 test: .venv/installed ## the fast tests, about two minutes
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+	@$(BIN)/python -m pytest $(ON_TWO) -m "not slow"
 
 test-ci: .venv/installed ## what CI runs: all but the longest
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not long"
+	@$(BIN)/python -m pytest $(ON_TWO) -m "not long"
 
 test-all: .venv/installed ## all tests, also those with a daemon, a browser and the real panel, and orders on PostgreSQL
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
-	@TEST_LEDGERS=postgres $(BIN)/python -m pytest -n 2 -m "not long" $(addprefix breakout_assets_tests/trading/test_, $(ON_POSTGRES))
+	@$(BIN)/python -m pytest $(ON_TWO)
+	@TEST_LEDGERS=postgres $(BIN)/python -m pytest $(ON_TWO) -m "not long" $(addprefix breakout_assets_tests/trading/test_, $(ON_POSTGRES))
 
 lint: .venv/installed ## ruff, mypy --strict, and whether Dagster can load the definitions
 	@$(BIN)/ruff check .

@@ -22,7 +22,7 @@ from breakout_assets_tests.defs.support import World, checks, failure
 from breakout_assets_tests.defs.test_ui import browsing, show
 from breakout_assets_tests.learning.markets import FIRST, labelled_rows, market_rows
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("evaluation"), pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 DAYS = 110
 MARKET = SimulatedMarket(seed=4, tokens=6)

@@ -15,8 +15,6 @@ from breakout_assets_tests.trading.mailserver import Inbox, serving
 HOUR = at("2024-03-02 05:00")
 KEY = "2024-03-02-05:00"
 
-pytestmark = pytest.mark.xdist_group("learned")
-
 
 @pytest.fixture
 def files(tmp_path: Path) -> World:

@@ -14,8 +14,6 @@ from breakout_assets.market.files import raw_bytes, read_raw
 from breakout_assets_tests.defs.support import DATASET, HOURLY, World, day_keys, hour_keys
 from breakout_assets_tests.samples import at
 
-pytestmark = pytest.mark.xdist_group("learned")
-
 CUT = at("2024-04-16 05:00")
 DERIVED = ("daily_snapshots", "labelled_dataset", "indicator_features", "token_model")
 LIVE = ("market_health", "live_indicators", "predictions", "trade_orders")

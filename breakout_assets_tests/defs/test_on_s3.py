@@ -18,8 +18,6 @@ from breakout_assets_tests.defs.support import DATASET, HOURLY, World, day_keys,
 from breakout_assets_tests.s3server import Fault, Wire, wire_to
 from breakout_assets_tests.samples import at, coin, listing
 
-pytestmark = pytest.mark.xdist_group("learned")
-
 TRADED = hour_keys(at("2024-04-16 03:00"), at("2024-04-16 05:00"))
 EVERYTHING = ("tokens", "daily_snapshots", "labelled_dataset", "indicator_features", "token_model")
 

@@ -21,7 +21,7 @@ from breakout_assets_tests.dataset.reference import assert_equals_ta, assert_sam
 from breakout_assets_tests.defs.support import DATASET, HOURLY, World, checks, day_keys, hour_keys
 from breakout_assets_tests.samples import at, shared
 
-pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.xdist_group("panel"), pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1800)]
 
 FIRST, LAST = date(2024, 1, 1), date(2024, 6, 30)
 TRADED = (at("2024-06-29 00:00"), at("2024-06-30 23:00"))

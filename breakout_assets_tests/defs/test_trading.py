@@ -18,9 +18,6 @@ from breakout_assets.trading.explain import explain
 from breakout_assets_tests.defs.support import World, hour_keys
 from breakout_assets_tests.samples import at
 
-# One worker makes the learned world once for all that need it.
-pytestmark = pytest.mark.xdist_group("learned")
-
 # The models know what was known on the 16th; before it there are none to decide by.
 FIRST, LAST = at("2024-04-16 00:00"), at("2024-04-17 23:00")
 HOURS = hours_between(FIRST, LAST)

@@ -16,7 +16,7 @@ from breakout_assets_tests.defs.support import DATASET, HOURLY, World, day_keys,
 from breakout_assets_tests.defs.test_definitions import GRAPH
 from breakout_assets_tests.samples import at
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("learned"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ARTEFACTS = REPOSITORY / "artefacts"
 HOURS = (at("2024-04-16 01:00"), at("2024-04-16 08:00"))

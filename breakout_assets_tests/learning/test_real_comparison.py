@@ -24,7 +24,7 @@ from breakout_assets.market.tokens import load_registry
 from breakout_assets.store import Store
 from breakout_assets_tests.samples import shared
 
-pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.xdist_group("panel"), pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(3600)]
 
 FIRST, LAST = date(2024, 1, 1), date(2024, 6, 30)
 # Most of a run of everything is this: forty tokens, half a year, five recipes, thirteen steps, sixty twins.
