@@ -1,6 +1,6 @@
 """The rows of one account inside a transaction of the ledger: what is written, and what can be asked."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -148,7 +148,7 @@ class Books:
         return asked[0].reason if asked else None
 
     def refuse(self, hour: datetime, token: str, code: str, reason: str) -> None:
-        """Record that a signal was not followed."""
+        """Record that a signal was not followed, or that an exit could not be ordered."""
         self._insert(refusals, account=self.account, hour=hour, token=token, code=code, reason=reason)
 
     def mark(self, hour: datetime, prices: Mapping[str, Decimal]) -> None:
@@ -260,10 +260,10 @@ class Books:
         rows = [dict(row) for row in self.connection.execute(query).mappings()]
         return [(Order(**row), status) for row in rows for status in [row.pop("status")]]
 
-    def rejected_since(self, moment: datetime) -> list[Order]:
-        """Orders that ended as refused, or as never arrived, at that time or later."""
+    def doubted_since(self, moment: datetime) -> list[Order]:
+        """Orders that were taken for refused, or for never arrived, at that time or later, whatever came after."""
         query = sa.select(order_events.c.order_id).where(
-            order_events.c.status == "rejected", order_events.c.at >= moment
+            order_events.c.status.in_(("rejected", "absent")), order_events.c.at >= moment
         )
         return self._orders(orders.c.order_id.in_(query))
 
@@ -398,10 +398,3 @@ class Books:
             hours.c.account == self.account, hours.c.health != HealthState.HALTED, hours.c.hour <= until
         )
         return list(self.connection.scalars(query.order_by(hours.c.hour.desc()).limit(_UNPRICED_HOURS)))
-
-    def venue_ids(self, order_ids: Iterable[str]) -> dict[str, str]:
-        """What the venue calls these orders, as far as it has said."""
-        query = sa.select(order_events.c.order_id, order_events.c.venue_id).where(
-            order_events.c.order_id.in_(list(order_ids)), order_events.c.venue_id.is_not(None)
-        )
-        return {row.order_id: row.venue_id for row in self.connection.execute(query)}

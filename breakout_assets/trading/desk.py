@@ -151,7 +151,9 @@ class Desk:
         """
         with self.ledger.read(self.account) as books:
             in_flight = [each for each in books.unended() if each[1] in IN_FLIGHT]
-            watched = books.rejected_since(self.now() - WATCH)
+            asked = {order.order_id for order, _ in in_flight}
+            doubted = books.doubted_since(self.now() - WATCH)
+            watched = [order for order in doubted if order.order_id not in asked]
         found: list[tuple[Order, Report]] = []
         unproven, lost = [], []
         for order, status in in_flight:

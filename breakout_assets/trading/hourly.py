@@ -144,7 +144,7 @@ def _health(state: str, hour: datetime) -> HealthState:
 
 
 def _finish(desk: Desk, health: HealthState) -> None:
-    """Book what became of orders that are in flight, and send what an interrupted run had decided and not sent.
+    """Book what became of orders that are in flight, and send what was decided and is not at the venue.
 
     What was decided to be bought is bought only if it still might be: the market, a person or a difference may have
     come in between.
@@ -164,15 +164,14 @@ def _finish(desk: Desk, health: HealthState) -> None:
 def _trade(desk: Desk, market: Market) -> None:
     _open_account(desk)
     _finish(desk, market.health)
+    with desk.ledger.read(desk.account) as books:
+        halted = halt_reason(books.switches())
+    blocks = [halted] if halted else []
+    if halted:  # before this hour's prices can execute on paper what still waits to be bought
+        _cancel_outdated(desk, {}, blocks)
     desk.broker.open_hour(desk.hour, market.quotes)
     lost = desk.follow()
-    with desk.ledger.read(desk.account) as books:
-        portfolio = books.portfolio(desk.hour, desk.rules.cash)
-        halted = halt_reason(books.switches())
-    ending = [(each, "asked again") for each in portfolio.open_orders if each.status == "cancelling"]
-    ending += outdated(portfolio, market.quotes, desk.rules, desk.hour, [halted] if halted else [])
-    for each, reason in ending:
-        desk.cancel(each.order, reason)
+    _cancel_outdated(desk, market.quotes, blocks)
     disagreements = _disagreements(desk)
     if disagreements:  # a trade between two readings looks like a difference, once
         lost = desk.follow()
@@ -182,6 +181,15 @@ def _trade(desk: Desk, market: Market) -> None:
     if desk.broker.immediate:
         desk.wait(FIRST_LOOK_SECONDS)
         desk.follow()
+
+
+def _cancel_outdated(desk: Desk, quotes: Mapping[str, Quote], blocks: Sequence[str]) -> None:
+    with desk.ledger.read(desk.account) as books:
+        portfolio = books.portfolio(desk.hour, desk.rules.cash)
+    ending = [(each, "asked again") for each in portfolio.open_orders if each.status == "cancelling"]
+    ending += outdated(portfolio, quotes, desk.rules, desk.hour, blocks)
+    for each, reason in ending:
+        desk.cancel(each.order, reason)
 
 
 def _open_account(desk: Desk) -> None:

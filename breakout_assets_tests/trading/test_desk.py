@@ -266,6 +266,33 @@ def test_what_an_ended_order_executes_after_all_is_booked_and_told(tmp_path: Pat
     assert [mail.hour for mail in room.ledger.pending_mails()] == [at(0), at(1)]
 
 
+def test_an_absent_order_that_is_not_sent_again_is_watched_too(tmp_path: Path) -> None:
+    room = Room(tmp_path, place_mode="timeout_not_done", unreadable=TemporaryError)
+    with pytest.raises(TemporaryError):
+        room.desk().send(ORDER)
+    room.venue.unreadable = None
+    desk = room.desk(1)
+    desk.follow()
+    desk.send_waiting(desk.waiting(), ["halted"])
+    assert room.steps()[-2:] == ["absent", "cancelled"]
+    kept = room.venue.kept[ORDER.order_id] = Kept(ORDER)
+    room.venue.execute(kept, Decimal(10))
+    room.desk(2).follow()
+    assert room.fills() == [10]
+
+
+def test_an_absent_order_that_shows_up_is_not_sent_again(tmp_path: Path) -> None:
+    room = Room(tmp_path, place_mode="timeout_not_done", unreadable=TemporaryError)
+    with pytest.raises(TemporaryError):
+        room.desk().send(ORDER)
+    room.venue.unreadable = None
+    room.desk(1).follow()
+    room.venue.kept[ORDER.order_id] = Kept(ORDER)
+    room.desk(1).follow()
+    assert room.steps()[-2:] == ["absent", "accepted"]
+    assert room.desk(1).waiting() == []
+
+
 @pytest.mark.parametrize(("late", "looks"), [(timedelta(0), 1), (timedelta(microseconds=1), 0)])
 def test_an_order_that_was_taken_for_absent_is_watched_for_a_day(tmp_path: Path, late: timedelta, looks: int) -> None:
     room = Room(tmp_path, nowhere=True)

@@ -72,6 +72,15 @@ def test_a_halt_blocks_entries_cancels_waiting_ones_and_lets_exits_go_on(ledger_
     assert (told(after), after.blocks) == ([("A", "sell", "filled"), ("C", "buy", "submitted")], ())
 
 
+def test_what_waits_to_be_bought_is_not_executed_in_the_first_hour_of_a_halt(tmp_path: Path) -> None:
+    account = Account(tmp_path, RULES)
+    account.trade(0, {"A": 0.8}, {"A": 1.0})
+    halt(account.ledger, "paper", "me", "r", at(0) + timedelta(minutes=30))
+    result = account.trade(1, {}, {"A": 1.0})
+    assert told(result) == [("A", "buy", "cancelled")]
+    assert result.portfolio.cash == RULES.cash
+
+
 def test_a_halt_of_one_account_stops_no_other(tmp_path: Path) -> None:
     account = Account(tmp_path, RULES)
     halt(account.ledger, "paper", "me", "r", at(0))
