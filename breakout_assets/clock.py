@@ -5,7 +5,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Asked by the snapshot fetch and by the age guard of orders, and by nothing else."""
+    """Asked by the snapshot fetch, the age guard of orders, sensors, and whatever records when it happened."""
 
     def now(self, hour: datetime) -> datetime:
         """The time at which `hour` is being worked on."""

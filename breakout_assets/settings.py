@@ -120,8 +120,8 @@ class Settings(BaseModel):
     )
     trade_without_evidence: bool = Field(
         False,
-        description="decide on paper whatever the evaluation says, from a fixed threshold on where none pays: the "
-        "published way",
+        description="decide whatever the evaluation says, but never with real money, from a fixed threshold on where "
+        "none pays: the published way",
     )
     ledger: str = Field(
         "",
@@ -136,12 +136,14 @@ class Settings(BaseModel):
     pairs: str = Field("", description="CSV of the pairs that are traded there: `pair,id,symbol,name`")
     sandbox: bool = Field(False, description="trade at the exchange's test site, with its play money")
     live_orders: str = Field(
-        "", description="the name of the exchange once more: orders are sent to it, with real money; empty sends none"
+        "",
+        description="the name of the exchange once more: orders are sent to it, with real money unless "
+        "BREAKOUT_SANDBOX; empty sends none",
     )
     replay: bool = Field(
         False, description="treat every hour as if it had just begun, to paper-trade a recorded past; paper only"
     )
-    cash: Decimal = Field(Decimal(10000), gt=0, description="cash that the paper account begins with, USD")
+    cash: Decimal = Field(Decimal(10000), gt=0, description="cash that the account begins with and may use, USD")
     order_fraction: Annotated[Decimal, Field(gt=0, le=1)] = Field(
         Decimal("0.02"), description="size of one entry as a share of equity"
     )
@@ -169,7 +171,8 @@ class Settings(BaseModel):
         Decimal(0), description="loss on the entry price at which a position is left early; 0 means never"
     )
     max_drawdown: Share = Field(
-        Decimal("0.25"), description="nothing is opened while equity is this far below its peak; 0 switches it off"
+        Decimal("0.25"),
+        description="fall of equity from its peak at which buying is halted until somebody resumes; 0 switches it off",
     )
     max_order_age: int = Field(2, ge=1, le=24, description="hours after which an hour is too old to trade on")
     mail_host: str = Field("", description="SMTP server; empty means that nothing is mailed")
@@ -226,7 +229,10 @@ class Settings(BaseModel):
                 "BREAKOUT_BROKER=exchange needs real prices of now, neither a simulated market nor a replay"
             )
         if self.live_orders and self.live_orders != self.venue:
-            raise ValueError(f"it must be empty, for a dry run, or {self.venue} as in BREAKOUT_VENUE")
+            raise ValueError(
+                f"BREAKOUT_LIVE_ORDERS={self.live_orders} must be empty, for a dry run, or {self.venue} as in "
+                "BREAKOUT_VENUE"
+            )
         if self.live_orders and not self.sandbox and self.trade_without_evidence:
             raise ValueError(
                 "BREAKOUT_TRADE_WITHOUT_EVIDENCE=true is for paper and test sites; real money needs evidence"

@@ -18,7 +18,7 @@ OWNERS: Final = ["team:trading"]
     backfill_policy=ONE_RUN,
     group_name=GROUP,
     owners=OWNERS,
-    kinds={"sqlite", "parquet"},
+    kinds={"sqlalchemy", "parquet"},
     retry_policy=WHEN_PASSING,
     deps=[dg.AssetDep("trade_orders", partition_mapping=EVERYTHING)],
 )

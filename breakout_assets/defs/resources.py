@@ -1,4 +1,4 @@
-"""What assets are given: the store, the source of snapshots, the clock, the ledger, the rules, the mail account.
+"""What assets are given: the settings, the store, the source of snapshots, the clock, the account, the event queue.
 
 Built from the settings when definitions are built; none of them touches network, clock or secret before it is used.
 """

@@ -41,9 +41,9 @@ def trade_orders(
     """The orders of one hour. On paper, unless live trading has been switched on by several settings.
 
     One row is one order that was decided in this hour, or that something happened to in it (`submitted`, `partial`,
-    `filled`, `cancelled`, `rejected`, `unknown`); or one refusal: a signal that was not followed, or the whole hour if
-    it is too old to trade on. Each hour is decided once: materialising it again changes nothing. Positions are left
-    after five days.
+    `filled`, `cancelled`, `rejected`, `unknown`); or one refusal: a signal that was not followed, an exit that cannot
+    be ordered, or the whole hour if it is too old to trade on. Each hour is decided once: materialising it again
+    changes nothing. Positions are left after five days.
     """
     from breakout_assets.market.snapshots import believed
     from breakout_assets.trading.hourly import trade_hour
@@ -104,7 +104,7 @@ def _metadata(frame: Any, result: Any, account: Account) -> Metadata:
         "outcome": result.reason,
         **counts,
         **rare,
-        "refused_signals": len(result.refused),
+        "refused": len(result.refused),
         **({"nothing_opened_because": "; ".join(result.blocks)} if result.blocks else {}),
         "account": account.name,
         "exit_rule": account.rules.exit_rule,

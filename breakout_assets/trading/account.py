@@ -14,7 +14,7 @@ from breakout_assets.trading.rules import TradingRules
 if TYPE_CHECKING:
     from breakout_assets.trading.exchange_client import ExchangeSettings, Secrets
 
-# Ids of orders begin with the account's name, so that no account can repeat the ids of another.
+# Ids of orders are hashes of a text that begins with the account's name: no account can repeat the ids of another.
 PAPER: Final = "paper"
 # A replayed past never mixes with what was really traded hour by hour.
 REPLAY: Final = "replay"

@@ -72,11 +72,6 @@ def floor_to(quantity: Decimal, step: Decimal) -> Decimal:
     return times((_EXACT.divide(quantity, step)).to_integral_value(ROUND_DOWN), step)
 
 
-def ceil_to(price: Decimal, step: Decimal) -> Decimal:
-    """The smallest multiple of a step that is no less than `price`."""
-    return times((_EXACT.divide(price, step)).to_integral_value(ROUND_UP), step)
-
-
 def mean_price(value: Decimal, quantity: Decimal) -> Decimal:
     """The price of a unit; 17 significant digits, as many as a price of the market has."""
     return Context(prec=17).divide(value, quantity)

@@ -77,7 +77,7 @@ class TradingRules:
     stop_loss: Decimal | None = None
     """Loss on the entry price at which a position is left early; null is off, for the label knows no such exit."""
     max_drawdown: Decimal | None = Decimal("0.25")
-    """Nothing is opened while equity is this far below its peak; null is off."""
+    """Fall of equity from its peak at which buying is halted until somebody resumes; null is off."""
 
     def __post_init__(self) -> None:
         for name, allowed in _RANGES.items():

@@ -1,6 +1,6 @@
 """The tables of the order ledger: one schema for SQLite and PostgreSQL.
 
-Rows are added, never changed; only the delivery state of a mail is, and the state of an order at the paper venue.
+Rows are added, never changed; only a mail is, until it is sent, and the state of an order at the paper venue.
 `migrations/versions` brings older ledgers to this schema.
 """
 
@@ -89,7 +89,7 @@ orders: Final = sa.Table(
     sa.Column("probability", sa.Float),
     sa.Index("orders_by_hour", "account", "hour"),
 )
-# An order's status is its last event; an order that has not ended is open.
+# An order's status is its last event that is no mere observation (see `books`); one that has not ended is open.
 order_events: Final = sa.Table(
     "order_events",
     schema,
@@ -116,7 +116,7 @@ fills: Final = sa.Table(
     sa.Column("fee", Exact, nullable=False),
     sa.Column("fee_in_token", Exact, nullable=False),
 )
-# Signals that were not followed, and why.
+# Signals that were not followed, and exits that could not be ordered, and why.
 refusals: Final = sa.Table(
     "refusals",
     schema,

@@ -216,7 +216,7 @@ def test_an_exchange_is_a_dry_run_until_it_is_named_twice(tmp_path: Path) -> Non
         ({"PAIRS": ""}, "BREAKOUT_VENUE and BREAKOUT_PAIRS must be set"),
         ({"SOURCE": "simulated"}, "needs real prices of now"),
         ({"REPLAY": "true"}, "needs real prices of now"),
-        ({"LIVE_ORDERS": "true"}, "or binance as in BREAKOUT_VENUE"),
+        ({"LIVE_ORDERS": "true"}, "^BREAKOUT_LIVE_ORDERS=true must be empty, .* or binance as in BREAKOUT_VENUE"),
         ({"LIVE_ORDERS": "binance", "TRADE_WITHOUT_EVIDENCE": "true"}, "real money needs evidence"),
         ({"BROKER": "paper", "LIVE_ORDERS": "binance"}, "BREAKOUT_BROKER is paper"),
     ],
