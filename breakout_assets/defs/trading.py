@@ -86,10 +86,10 @@ def trade_orders(
 
 def _rehearsed(broker: Broker) -> Metadata:
     """What a dry run would have sent in an hour."""
-    requests: list[str] = getattr(broker, "would_send", [])
-    shown = {"would_send": dg.MetadataValue.md("\n".join(f"- {each}" for each in requests))} if requests else {}
-    requests.clear()
-    return shown
+    from breakout_assets.trading.dry_run import DryRun
+
+    requests = broker.take_requests() if isinstance(broker, DryRun) else []
+    return {"would_send": dg.MetadataValue.md("\n".join(f"- {each}" for each in requests))} if requests else {}
 
 
 def _now(clock: Clock, hour: datetime) -> Any:

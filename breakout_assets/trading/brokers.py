@@ -29,8 +29,9 @@ class Broker(Protocol):
     """A venue at which one account trades.
 
     Only `place` and `cancel` change anything there. `place` is called at most once for an order unless its absence is
-    proven, and never raises: what cannot be proven is `Unknown`. Everything else is a reading, may be retried inside,
-    and raises TemporaryError if the venue cannot be read now, DataError if only a person can help.
+    proven, and never raises: what cannot be proven is `Unknown`, and only what failed before the first byte of the
+    order left is `NotSent`. Everything else is a reading, may be retried inside, and raises TemporaryError if the venue
+    cannot be read now, DataError if only a person can help.
     """
 
     @property
@@ -47,8 +48,19 @@ class Broker(Protocol):
     def limits(self, tokens: Iterable[str]) -> dict[str, OrderLimits]:
         """What may be ordered of these tokens; a token that is missing is not traded here."""
 
+    def address(self, order: Order) -> str:
+        """Where an order is sent: venue, market and account, in words that are the same as long as these are.
+
+        They are kept with `sending` and compared later: an order that is not found in another market or in another
+        account is not proven absent. No request is made, and a token without a market is no error.
+        """
+
     def place(self, order: Order) -> Answer:
-        """Send a limit order whose client order id is `order.order_id`."""
+        """Send a limit order whose client order id is `order.order_id`.
+
+        Accepted: the venue has it. Rejected: the venue was asked and has it not. NotSent: the venue was not asked, be
+        it that the order cannot be sent at all or not now. Unknown: anything else.
+        """
 
     def look_up(self, order: Order) -> Report | None:
         """What the venue knows of an order, found by `order.order_id`; null if it knows nothing of it now."""

@@ -16,15 +16,12 @@ class DryRun:
 
     The exchange is read, so that a wrong key, clock or pair shows before money is at stake, and never asked to place or
     cancel anything.
-
-    Attributes:
-        would_send: The requests in words, in the order in which they would be sent.
     """
 
     def __init__(self, exchange: ExchangeBroker, paper: Broker) -> None:
         self._exchange = exchange
         self._paper = paper
-        self.would_send: list[str] = []
+        self._requests: list[str] = []
 
     @property
     def absence(self) -> AbsenceProof:
@@ -45,6 +42,10 @@ class DryRun:
         """The exchange's, of tokens that can be traded on paper too."""
         on_paper = self._paper.limits(list(tokens))
         return self._exchange.limits(on_paper)
+
+    def address(self, order: Order) -> str:
+        """The paper broker's, which has the order."""
+        return self._paper.address(order)
 
     def place(self, order: Order) -> Answer:
         """Tell what would be sent, then place the order on paper."""
@@ -72,6 +73,11 @@ class DryRun:
         """Those on paper."""
         return self._paper.balances()
 
+    def take_requests(self) -> list[str]:
+        """The requests since the last call in words, in the order in which they would be sent."""
+        requests, self._requests = self._requests, []
+        return requests
+
     def _tell(self, request: str) -> None:
-        self.would_send.append(request)
+        self._requests.append(request)
         _log.info("dry run: %s", request)

@@ -18,6 +18,7 @@ from breakout_assets.trading.exchange_answers import (
     found_order,
     is_multiple,
     limits_of,
+    next_page,
     open_orders,
     totals,
 )
@@ -27,14 +28,14 @@ from breakout_assets.trading.orders import (
     Accepted,
     Answer,
     Balances,
+    NotSent,
     Order,
     OrderLimits,
-    Rejected,
     Report,
     Unknown,
     VenueOrder,
 )
-from breakout_assets.trading.venues import LookUp, sent_id, venue_named, venue_spelling
+from breakout_assets.trading.venues import LookUp, dialect_of, sent_id, venue_spelling
 
 # Exchanges refuse a request whose time lies further ahead than about a second, and one that is late by more than a
 # window of 5 to 60 seconds: within a second, a request is refused for neither.
@@ -65,7 +66,7 @@ class ExchangeBroker:
         self, settings: ExchangeSettings, secrets: Callable[[], Secrets], wait: wait_base | None = None
     ) -> None:
         self._settings = settings
-        self._venue = venue_named(settings.venue)
+        self._dialect = dialect_of(settings.venue)
         self._connection = Connection(settings, secrets, wait) if wait else Connection(settings, secrets)
         self._symbols = {pair.token: pair.symbol for pair in settings.pairs}
         self._tokens = {pair.symbol: pair.token for pair in settings.pairs}
@@ -104,16 +105,10 @@ class ExchangeBroker:
     # What can be traded ------------------------------------------------------------------------------------------
 
     def limits(self, tokens: Iterable[str]) -> dict[str, OrderLimits]:
-        """What may be ordered of these tokens; see `not_traded` for why one is missing."""
+        """What may be ordered of these tokens; one is missing if it has no market here, or a closed one."""
         markets = self._markets()
         found = {token: self._limits(token, markets) for token in tokens}
         return {token: limits for token, limits in found.items() if isinstance(limits, OrderLimits)}
-
-    def not_traded(self, tokens: Iterable[str]) -> dict[str, str]:
-        """Why tokens are missing from `limits`, a sentence each."""
-        markets = self._markets()
-        found = {token: self._limits(token, markets) for token in tokens}
-        return {token: sentence for token, sentence in found.items() if isinstance(sentence, str)}
 
     def _markets(self) -> Mapping[str, Any]:
         client = self._connection.client
@@ -145,24 +140,39 @@ class ExchangeBroker:
 
     def describe(self, order: Order) -> str:
         """The request in words."""
-        market = self._symbols.get(order.token, f"{order.token} (no market is known for it)")
         bound = "at most" if order.side == "buy" else "at least"
         return (
-            f"{order.side} {plain(order.quantity)} {market} {bound} {plain(order.limit)} on {self._settings.venue}"
-            f"{' (sandbox)' * self._settings.sandbox} (client id {self.spelling(order.order_id)})"
+            f"{order.side} {plain(order.quantity)} {self._market(order)} {bound} {plain(order.limit)} on {self._site} "
+            f"(client id {self.spelling(order.order_id)})"
         )
+
+    def address(self, order: Order) -> str:
+        """Exchange, test site or not, market as the map of pairs has it now, and a fingerprint of the API key.
+
+        An order that is not found in another market or with another account's key was not proven absent. A new key of
+        the same account is another address, too: nothing here tells that it is the same account.
+        """
+        return f"{self._market(order)} on {self._site} with the key {self._connection.fingerprint}"
+
+    def _market(self, order: Order) -> str:
+        return self._symbols.get(order.token, f"{order.token} (no market is known for it)")
+
+    @property
+    def _site(self) -> str:
+        return f"{self._settings.venue}{' (sandbox)' * self._settings.sandbox}"
 
     def place(self, order: Order) -> Answer:
         """Send a limit order, good till it is cancelled, once.
 
-        Amounts that are no multiples of the market's steps, and tokens without a market, are rejected unsent.
+        Amounts that are no multiples of the market's steps, and tokens without a market, are not sent.
         """
         try:
+            client_id = sent_id(self._settings.venue, order.order_id)
             refusal = self._refusal(order)
         except Exception as error:
-            return Unknown(f"nothing was sent: {self._said(error)}")
+            return NotSent(f"nothing was sent: {self._said(error)}")
         if refusal:
-            return Rejected(f"{refusal}; nothing was sent")
+            return NotSent(f"{refusal}; nothing was sent")
         try:
             created = self._connection.client.create_order(
                 self._symbols[order.token],
@@ -170,7 +180,7 @@ class ExchangeBroker:
                 order.side,
                 plain(order.quantity),
                 plain(order.limit),
-                {"clientOrderId": sent_id(self._settings.venue, order.order_id)},
+                {"clientOrderId": client_id},
             )
             return self._answer(order, created)
         except Exception as error:
@@ -216,10 +226,8 @@ class ExchangeBroker:
         found = self._find(order, symbol)
         if found is None:
             return None
-        told = Executions()
-        if found.filled:  # the order was read first, so it has at least as many executions as it said
-            what = f"the executions of order {order.order_id} ({symbol})"
-            told = self._connection.read(what, partial(self._executions, symbol, found))
+        # The order was read first, so it has at least as many executions as it said.
+        told = self._executions(order, symbol, found) if found.filled else Executions()
         if found.status != "open" and told.quantity < found.filled:
             raise TemporaryError(
                 f"order {order.order_id} ({symbol}) has ended at {self._settings.venue} with {plain(found.filled)} "
@@ -245,7 +253,7 @@ class ExchangeBroker:
         return self._symbols[order.token]
 
     def _find(self, order: Order, symbol: str) -> FoundOrder | None:
-        for way in self._venue.look_ups:
+        for way in self._dialect.look_ups:
             ask = partial(self._ask, way, order.order_id, symbol)
             found = self._connection.read(f"order {order.order_id} ({symbol})", ask)
             if found is not None:
@@ -272,21 +280,57 @@ class ExchangeBroker:
             raise ccxt_module().BadResponse(f"it was asked for {shown} and answered {answers[0].get('clientOrderId')}")
         return None
 
-    def _executions(self, symbol: str, found: FoundOrder, client: Any) -> Executions:
-        page = self._venue.page
-        if self._venue.trades == "of account":
-            trades = client.fetch_my_trades(symbol, None, page, {"orderId": found.venue_id})
-        elif self._venue.trades == "named by order":
-            trades = client.fetch_order_trades(found.venue_id, symbol, None, None, {"trades": list(found.trade_ids)})
+    def _executions(self, order: Order, symbol: str, found: FoundOrder) -> Executions:
+        """Those of an order, in as many requests as it takes until they add up to what is filled."""
+        what = f"the executions of order {order.order_id} ({symbol})"
+        told, page = Executions(), self._dialect.page
+        if self._dialect.trades == "named by order":
+            for first in range(0, len(found.trade_ids), page):
+                ask = partial(self._named, symbol, found, found.trade_ids[first : first + page])
+                told = told.joined(self._connection.read(what, ask))
+            return told
+        for start in self._dialect.starts:
+            told = self._pages(what, symbol, found, start)
+            if told.quantity >= found.filled or len(told.all) < page:
+                break
+        return told
+
+    def _pages(self, what: str, symbol: str, found: FoundOrder, start: Mapping[str, str]) -> Executions:
+        told, ask = Executions(), start
+        while True:
+            page, following = self._connection.read(what, partial(self._page, symbol, found, ask))
+            before, told = len(told.all), told.joined(page)
+            if following is None or told.quantity >= found.filled or len(told.all) == before:
+                return told
+            ask = following
+
+    def _page(
+        self, symbol: str, found: FoundOrder, ask: Mapping[str, str], client: Any
+    ) -> tuple[Executions, Mapping[str, str] | None]:
+        """One page, and what asks for the following one; null if this is the last."""
+        dialect = self._dialect
+        if dialect.trades == "of account":
+            asked_for = {dialect.id_name: found.venue_id, **ask}
+            trades = client.fetch_my_trades(symbol, None, dialect.page, asked_for)
         else:
-            trades = client.fetch_order_trades(found.venue_id, symbol, None, page)
-        return executions_of(trades, found.venue_id, symbol, self._venue.fees_have_signs)
+            trades = client.fetch_order_trades(found.venue_id, symbol, None, dialect.page, dict(ask))
+        following = None
+        if len(trades) >= dialect.page:
+            following = next_page(dialect.next_pages, trades, client.last_json_response, ask)
+        return self._read_executions(trades, symbol, found), following
+
+    def _named(self, symbol: str, found: FoundOrder, names: tuple[Any, ...], client: Any) -> Executions:
+        trades = client.fetch_order_trades(found.venue_id, symbol, None, None, {"trades": list(names)})
+        return self._read_executions(trades, symbol, found)
+
+    def _read_executions(self, trades: Iterable[Mapping[str, Any]], symbol: str, found: FoundOrder) -> Executions:
+        return executions_of(trades, found.venue_id, symbol, self._dialect.fees_have_signs)
 
     def cancel(self, order: Order) -> None:
         """Ask for the end of an order. One that has ended, or is not there, is no error."""
         symbol = self._symbol_of(order)
         venue_id, parameters = "", {"clientOrderId": sent_id(self._settings.venue, order.order_id)}
-        if not self._venue.cancels_by_client_id:
+        if not self._dialect.cancels_by_client_id:
             found = self._find(order, symbol)
             if found is None:
                 return
@@ -307,8 +351,10 @@ class ExchangeBroker:
 
         `order_id` is the client order id as the exchange shows it: compare it with `spelling` of an order's id.
         """
-        self._markets()
-        symbols = sorted(self._tokens) if self._venue.open_orders_by_pair else [None]
+        markets = self._markets()
+        symbols: list[str | None] = [None]
+        if self._dialect.open_orders_by_pair:  # of pairs without a market ccxt asks nothing, but raises
+            symbols = [symbol for symbol in sorted(self._tokens) if markets.get(symbol, {}).get("spot")]
         found = [self._connection.read("the open orders", partial(open_orders, symbol)) for symbol in symbols]
         return [self._venue_order(order) for orders in found for order in orders]
 

@@ -3,13 +3,14 @@
 Whatever is odd in an answer raises, and the connection takes that for a broken answer.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from typing import Any, Final, Literal
 
 from breakout_assets.trading.money import QUANTITY_STEP, plain
 from breakout_assets.trading.orders import Execution, OrderLimits
+from breakout_assets.trading.venues import NextPage
 
 # ccxt's numbers for what `precision` means.
 _DECIMAL_PLACES: Final = 2
@@ -53,6 +54,12 @@ class Executions:
     def quantity(self) -> Decimal:
         """Units, all together."""
         return sum((execution.quantity for execution in self.all), Decimal(0))
+
+    def joined(self, others: "Executions") -> "Executions":
+        """With those of others that are not here yet, by the exchange's trade id."""
+        known = {execution.trade_id for execution in self.all}
+        new = tuple(execution for execution in others.all if execution.trade_id not in known)
+        return Executions(self.all + new, tuple(dict.fromkeys(self.notes + others.notes)))
 
 
 def found_order(answer: Mapping[str, Any]) -> FoundOrder:
@@ -110,6 +117,37 @@ def _execution(trade: Mapping[str, Any], fees: _Fees, base: str, quote: str) -> 
 def _fees(trade: Mapping[str, Any]) -> _Fees:
     fees = trade.get("fees") or [trade.get("fee") or {}]
     return [(fee.get("currency"), exact(fee.get("cost") or "0")) for fee in fees]
+
+
+def next_page(
+    ways: Iterable[NextPage], trades: Sequence[Mapping[str, Any]], answer: object, asked: Mapping[str, str]
+) -> Mapping[str, str] | None:
+    """What asks for the page of executions after one; null if nothing is known that would.
+
+    Args:
+        ways: The exchange's.
+        trades: The page, as ccxt has it.
+        answer: The same in the exchange's own shape.
+        asked: What asked for this page.
+    """
+    for way in ways:
+        value = _next_value(way, [trade["info"] for trade in trades], answer, asked)
+        if value:
+            return {way.parameter: value}
+    return None
+
+
+def _next_value(way: NextPage, rows: list[Mapping[str, Any]], answer: object, asked: Mapping[str, str]) -> str | None:
+    if way.kind == "number":
+        return str(int(asked.get(way.parameter, "1")) + 1)
+    if way.kind == "answer":
+        parts = answer.values() if isinstance(answer, Mapping) else ()
+        told = [part[way.field] for part in parts if isinstance(part, Mapping) and part.get(way.field)]
+        return str(told[0]) if told else None
+    numbers = [int(row[way.field]) for row in rows if way.field in row]
+    if not numbers:
+        return None
+    return str(max(numbers) + 1 if way.kind == "highest" else min(numbers))
 
 
 def open_orders(symbol: str | None, client: Any) -> list[Mapping[str, Any]]:

@@ -4,6 +4,7 @@ Nothing that leaves this module holds a key, a secret, a signature or a signed a
 ccxt puts it; and no error has ccxt's own attached, whose trail does hold them.
 """
 
+import hashlib
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from tenacity.wait import wait_base
 
 from breakout_assets.errors import DataError, SettingsError, TemporaryError
 from breakout_assets.trading.orders import Rejected, Unknown
-from breakout_assets.trading.venues import Pair, check_pairs, venue_named
+from breakout_assets.trading.venues import Pair, check_pairs, dialect_of
 
 # Seconds, ccxt's own default: an order that takes longer is looked up.
 TIMEOUT: Final = 10.0
@@ -63,7 +64,7 @@ class ExchangeSettings:
     timeout: float = TIMEOUT
 
     def __post_init__(self) -> None:
-        venue_named(self.venue)
+        dialect_of(self.venue)
         check_pairs(self.pairs)
         if self.timeout <= 0:
             raise SettingsError(f"a time-out of {self.timeout:g} s leaves no time for an answer")
@@ -96,6 +97,14 @@ class Connection:
     @cached_property
     def _secrets(self) -> Secrets:
         return self.secrets()
+
+    @property
+    def fingerprint(self) -> str:
+        """Eight hex digits of the API key's SHA-256: they tell one key, and so its account, from another.
+
+        A key is long and random, so that it does not follow from them: they may be stored and shown.
+        """
+        return hashlib.sha256(self._secrets.key.encode()).hexdigest()[:8]
 
     @cached_property
     def client(self) -> Any:

@@ -108,7 +108,14 @@ class Unknown:
     reason: str
 
 
-Answer = Accepted | Rejected | Unknown
+@dataclass(frozen=True)
+class NotSent:
+    """Nothing left this machine, for sure: the order is not at the venue, and nothing of it is under way."""
+
+    reason: str
+
+
+Answer = Accepted | Rejected | Unknown | NotSent
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,6 +82,10 @@ class PaperBroker:
         """Every token is traded here, in quantities of eight places."""
         return {token: OrderLimits() for token in tokens}
 
+    def address(self, order: Order) -> str:
+        """The paper venue, which is one table with every market."""
+        return "paper"
+
     def place(self, order: Order) -> Answer:
         """Take an order that cash or holdings cover; an id that is known already is not taken twice."""
         with self.ledger.write(self.account) as books:

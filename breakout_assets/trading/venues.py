@@ -1,4 +1,4 @@
-"""Which exchanges can be traded at, how each spells a client order id, and which of its markets is which token."""
+"""Which exchanges can be traded at, how each is asked for orders and executions, and their markets' tokens."""
 
 import re
 from collections.abc import Mapping
@@ -31,9 +31,29 @@ class LookUp:
 _BY_ID: Final = LookUp("fetch_order", "clientOrderId")
 
 
+@dataclass(frozen=True)
+class NextPage:
+    """What asks for the page of an order's executions that follows one.
+
+    It is never a time, where there is another way: an order that takes a whole side of the book has hundreds of
+    executions in one millisecond, most exchanges give the newest first, so that nothing is later than their first page,
+    and Binance refuses a time beside the id of an order.
+
+    Attributes:
+        parameter: The name under which it travels.
+        kind: One more than the `highest`, or the `lowest`, of a page's executions; the `number` of the page; or what
+            the `answer` itself says.
+        field: Of the exchange's own execution, or of the part of its answer that holds the page.
+    """
+
+    parameter: str
+    kind: Literal["highest", "lowest", "number", "answer"]
+    field: str = ""
+
+
 @dataclass(frozen=True, kw_only=True)
-class Venue:
-    """How an exchange's client order ids are sent and found, through ccxt.
+class Dialect:
+    """How an exchange is asked, through ccxt: its way with client order ids, executions and open orders.
 
     Each entry is guarded by a test of the requests that ccxt builds for it, so that an upgrade that breaks one is
     noticed. Whether the exchange honours what is sent was not tested.
@@ -50,8 +70,14 @@ class Venue:
     """Otherwise an order is looked up and cancelled by the exchange's own id."""
     trades: Literal["of order", "of account", "named by order"] = "of order"
     """How an order's executions are asked for."""
+    id_name: str = "orderId"
+    """Under which name its id travels where the account is asked."""
     page: int = 100
     """Executions of an order that one request can give at most."""
+    next_pages: tuple[NextPage, ...] = ()
+    """Tried one after the other, since kinds of accounts differ: the first that a page gives a value for is taken."""
+    starts: tuple[Mapping[str, str], ...] = ({},)
+    """What a first page is asked with; the second, if that page held the newest and there is only a way upwards."""
     fees_have_signs: bool = True
     """Whether a fee below zero is a rebate."""
     open_orders_by_pair: bool = False
@@ -60,52 +86,78 @@ class Venue:
 
 # An id finds an order only for a while at most of them (okx: two hours after a cancellation, gate: until it ends), and
 # an index by client ids may lag: the lists of the newest orders are a second way of their own.
-VENUES: Final[Mapping[str, Venue]] = {
-    "binance": Venue(look_ups=(_BY_ID, LookUp("fetch_orders")), page=1000),
-    "okx": Venue(
+VENUES: Final[Mapping[str, Dialect]] = {
+    # Its first page holds the newest executions, says the manual, and ids can only be asked for upwards.
+    "binance": Dialect(
+        look_ups=(_BY_ID, LookUp("fetch_orders")),
+        page=1000,
+        next_pages=(NextPage("fromId", "highest", "id"),),
+        starts=({}, {"fromId": "0"}),
+    ),
+    "okx": Dialect(
         look_ups=(
             _BY_ID,
             LookUp("fetch_open_orders"),
             LookUp("fetch_closed_orders"),
             LookUp("fetch_canceled_orders"),
-        )
+        ),
+        next_pages=(NextPage("after", "lowest", "billId"),),
     ),
-    "kucoin": Venue(look_ups=(_BY_ID, LookUp("fetch_open_orders"), LookUp("fetch_closed_orders"))),
-    # ccxt 4.5.90 turns the sign of every fee, but only classic accounts' come with one.
-    "bitget": Venue(
+    # ccxt sends no size of a page to classic accounts, whose default is 50. Only unified ones tell a last id.
+    "kucoin": Dialect(
+        look_ups=(_BY_ID, LookUp("fetch_open_orders"), LookUp("fetch_closed_orders")),
+        page=50,
+        next_pages=(NextPage("lastId", "answer", "lastId"), NextPage("currentPage", "number")),
+    ),
+    # ccxt 4.5.90 turns the sign of every fee, but only classic accounts' come with one; unified ones tell a cursor.
+    "bitget": Dialect(
         look_ups=(_BY_ID, LookUp("fetch_open_orders"), LookUp("fetch_canceled_and_closed_orders")),
         trades="of account",
         fees_have_signs=False,
+        next_pages=(NextPage("cursor", "answer", "cursor"), NextPage("idLessThan", "lowest", "tradeId")),
     ),
-    "mexc": Venue(look_ups=(_BY_ID, LookUp("fetch_orders")), open_orders_by_pair=True),
-    "htx": Venue(look_ups=(_BY_ID, LookUp("fetch_open_orders"), LookUp("fetch_orders"))),
-    # Its query of single orders knows no client id; the lists do.
-    "kraken": Venue(
+    # It has no other way than by time: an order with more executions than a page in one millisecond is not read whole.
+    "mexc": Dialect(
+        look_ups=(_BY_ID, LookUp("fetch_orders")),
+        open_orders_by_pair=True,
+        next_pages=(NextPage("endTime", "lowest", "time"),),
+    ),
+    # It has no pages: ccxt sends no size of one, but cuts the answer to it.
+    "htx": Dialect(look_ups=(_BY_ID, LookUp("fetch_open_orders"), LookUp("fetch_orders")), page=10_000),
+    # Its query of single orders knows no client id; the lists do. It takes the ids of 20 executions, but after each 20
+    # ccxt asks once more for those that are left, even if none is, and that is refused.
+    "kraken": Dialect(
         look_ups=(
             LookUp("fetch_open_orders", "clientOrderId", {"trades": True}),
             LookUp("fetch_closed_orders", "clientOrderId", {"trades": True}),
         ),
         trades="named by order",
+        page=19,
     ),
     # ccxt's `fetch_order` refuses unified accounts; the lists take the exchange's own name of the id.
-    "bybit": Venue(
+    "bybit": Dialect(
         look_ups=(
             LookUp("fetch_open_orders", "orderLinkId"),
             LookUp("fetch_canceled_and_closed_orders", "orderLinkId"),
         ),
         cancels_by_client_id=False,
+        next_pages=(NextPage("cursor", "answer", "nextPageCursor"),),
     ),
-    "gate": Venue(
+    # ccxt's `fetch_order_trades` passes no number of a page on.
+    "gate": Dialect(
         look_ups=(_BY_ID, LookUp("fetch_closed_orders")),
         digits=28,
         prefix="t-",
         cancels_by_client_id=False,
+        trades="of account",
+        id_name="order_id",
         page=1000,
+        next_pages=(NextPage("page", "number"),),
     ),
 }
 
 
-def venue_named(venue: str) -> Venue:
+def dialect_of(venue: str) -> Dialect:
     """The entry of an exchange.
 
     Raises:
@@ -127,12 +179,12 @@ def sent_id(venue: str, order_id: str) -> str:
     """
     if not _ORDER_ID.fullmatch(order_id):
         raise DataError(f"{order_id!r} is no order id: 32 hex digits in small letters")
-    return order_id[: venue_named(venue).digits]
+    return order_id[: dialect_of(venue).digits]
 
 
 def venue_spelling(venue: str, order_id: str) -> str:
     """The client order id as the exchange shows it."""
-    return venue_named(venue).prefix + sent_id(venue, order_id)
+    return dialect_of(venue).prefix + sent_id(venue, order_id)
 
 
 # Pairs and tokens ------------------------------------------------------------------------------------------------
@@ -177,11 +229,11 @@ def traded_pairs(coins: Mapping[str, Coin], tokens: Mapping[int, str]) -> tuple[
     return tuple(Pair(tokens[coin.id], pair) for pair, coin in coins.items() if coin.id in tokens and coin.id)
 
 
-def check_pairs(pairs: tuple[Pair, ...]) -> str:
-    """The quote currency that all pairs share.
+def check_pairs(pairs: tuple[Pair, ...]) -> None:
+    """Refuse pairs that leave a doubt.
 
     Raises:
-        SettingsError: there is no pair, no such currency, or a token or a market is there twice.
+        SettingsError: there is no pair, no currency that all are paid in, or a token or a market is there twice.
     """
     if not pairs:
         raise SettingsError("no pair can be traded: the map of pairs names no coin that has been listed")
@@ -198,4 +250,3 @@ def check_pairs(pairs: tuple[Pair, ...]) -> str:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise SettingsError(f"the {what} {', '.join(twice)} is in two pairs; which one to trade, nobody could tell")
-    return quotes[0]

@@ -13,10 +13,19 @@ import pytest
 from breakout_assets.__main__ import main
 from breakout_assets.defs.kill_switch import halt_trading, resume_trading
 from breakout_assets.defs.resources import account
+from breakout_assets.defs.trading import _rehearsed
 from breakout_assets.market.schema import hours_between
+from breakout_assets.trading.dry_run import DryRun
+from breakout_assets.trading.exchange import ExchangeBroker
+from breakout_assets.trading.exchange_client import ExchangeSettings, Secrets
 from breakout_assets.trading.explain import explain
+from breakout_assets.trading.ledger import Ledger
+from breakout_assets.trading.paper import PaperBroker
+from breakout_assets.trading.rules import TradingRules
+from breakout_assets.trading.venues import Pair
 from breakout_assets_tests.defs.support import World, hour_keys
 from breakout_assets_tests.samples import at
+from breakout_assets_tests.trading.broker_contract import buy
 
 # The models know what was known on the 16th; before it there are none to decide by.
 FIRST, LAST = at("2024-04-16 00:00"), at("2024-04-17 23:00")
@@ -177,3 +186,16 @@ def test_a_run_that_fails_leaves_no_hour_half_traded(predicted: World) -> None:
     with account(predicted.settings).open_ledger().read("replay") as books:
         assert books.newest_hour() is None
     assert predictions.exists()
+
+
+def test_what_a_dry_run_would_have_sent_is_shown_once_and_paper_shows_nothing(tmp_path: Path) -> None:
+    paper = PaperBroker(Ledger(tmp_path / "ledger.sqlite"), "paper", TradingRules())
+    settings = ExchangeSettings(venue="binance", pairs=(Pair(buy().token, "SOL/USDT"),), sandbox=False)
+    dry = DryRun(ExchangeBroker(settings, lambda: Secrets("", "")), paper)
+    for number in (1, 2):
+        dry.place(buy(number))
+    shown = _rehearsed(dry)["would_send"]
+    assert isinstance(shown, dg.MarkdownMetadataValue)
+    line = f"- would buy 2.5 SOL/USDT at most 151.2 on binance (client id {buy(1).order_id})"
+    assert (shown.value or "").split("\n") == [line, line.replace(buy(1).order_id, buy(2).order_id)]
+    assert _rehearsed(dry) == _rehearsed(paper) == {}

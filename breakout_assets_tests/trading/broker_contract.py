@@ -11,7 +11,7 @@ from typing import Protocol
 import pytest
 
 from breakout_assets.trading.brokers import Broker
-from breakout_assets.trading.orders import Accepted, Balances, Execution, Fill, Order, Rejected, Report
+from breakout_assets.trading.orders import Accepted, Balances, Execution, Fill, NotSent, Order, Rejected, Report
 
 TOKEN = "SOL-5426"
 UNKNOWN_TOKEN = "NOSUCH-1"
@@ -201,7 +201,15 @@ def an_unknown_token_has_no_limits_and_cannot_be_ordered(harness: Harness) -> No
     limits = harness.broker.limits([TOKEN, UNKNOWN_TOKEN])
     assert set(limits) == {TOKEN}
     assert limits[TOKEN].quantity_step > 0
-    assert isinstance(harness.broker.place(buy(token=UNKNOWN_TOKEN)), Rejected)
+    assert isinstance(harness.broker.place(buy(token=UNKNOWN_TOKEN)), NotSent | Rejected)
+
+
+def an_address_stays_the_same_and_is_there_for_every_token(harness: Harness) -> None:
+    address = harness.broker.address(buy(1))
+    assert address
+    accepted(harness, buy(1))
+    assert harness.broker.address(buy(1)) == harness.broker.address(buy(2)) == address
+    assert harness.broker.address(buy(token=UNKNOWN_TOKEN))
 
 
 def a_rejected_order_leaves_nothing(harness: Harness) -> None:
@@ -239,6 +247,7 @@ RULES = (
     an_open_order_is_listed_until_it_ends,
     balances_move_by_exactly_what_the_executions_say,
     an_unknown_token_has_no_limits_and_cannot_be_ordered,
+    an_address_stays_the_same_and_is_there_for_every_token,
     a_rejected_order_leaves_nothing,
     units_that_come_from_outside_are_seen,
     opening_an_hour_twice_changes_nothing,

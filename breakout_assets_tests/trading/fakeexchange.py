@@ -17,6 +17,9 @@ _ALIVE: Final = ("NEW", "PARTIALLY_FILLED")
 # Of a request's age and of its lead, ms: the exchange's own figures.
 _WINDOW_MS: Final = 5000
 _LEAD_MS: Final = 1000
+# Executions in an answer: without a limit, and at most; the exchange's own figures.
+_TRADES: Final = 500
+_MOST_TRADES: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,9 @@ class FakeExchange:
     fee_in: Literal["quote", "base", "received", "BNB"] = "quote"
     fills_at: dict[str, Decimal] = field(default_factory=dict)
     """Prices by market at which a new order that allows them is filled whole at once."""
+    first_page: Literal["oldest", "newest"] = "newest"
+    """Which executions an answer holds if there are more than its limit. The manual of the real one speaks of the
+    newest, but leaves open whether that is meant for those of an order."""
     skew_ms: int = 0
     """How far its clock is ahead."""
     orders: list[PlacedOrder] = field(default_factory=list)
@@ -331,12 +337,19 @@ class FakeExchange:
         return [_order_json(order) for order in self._seen(query)]
 
     def _my_trades(self, query: dict[str, str]) -> Any:
-        return [
-            _trade_json(order, trade)
+        if query.keys() & {"orderId", "fromId"} and query.keys() & {"startTime", "endTime"}:
+            raise Refused(-1128, "Combination of optional parameters invalid.")
+        limit = min(int(query.get("limit", _TRADES)), _MOST_TRADES)
+        found = [
+            (order, trade)
             for order in self.orders
             if order.market == query["symbol"] and query.get("orderId") in (None, str(order.number))
             for trade in order.trades
+            if trade.trade_id >= int(query.get("fromId", 0))
         ]
+        found.sort(key=lambda pair: pair[1].trade_id)
+        newest = "fromId" not in query and self.first_page == "newest"
+        return [_trade_json(*pair) for pair in (found[-limit:] if newest else found[:limit])]
 
     def _account(self, query: dict[str, str]) -> Any:
         rows = [(asset, total, self.reserved(asset)) for asset, total in self.held.items()]

@@ -12,7 +12,8 @@ import pytest
 from breakout_assets.errors import DataError, TemporaryError
 from breakout_assets.trading.exchange import ExchangeBroker
 from breakout_assets.trading.exchange_client import Secrets
-from breakout_assets.trading.orders import Accepted, Execution, Rejected, Unknown
+from breakout_assets.trading.orders import Accepted, Execution, NotSent, Rejected, Unknown
+from breakout_assets.trading.venues import Pair
 from breakout_assets_tests.trading.broker_contract import buy, found
 from breakout_assets_tests.trading.exchangeserver import (
     PAIRS,
@@ -105,10 +106,12 @@ def test_placing_never_raises_even_if_nothing_can_be_sent(exchange: FakeExchange
     exchange.spoil("GET exchangeInfo", *["503"] * 4)
     broker = broker_at(exchange)
     answer = broker.place(buy())
-    assert isinstance(answer, Unknown)
+    assert isinstance(answer, NotSent)
     assert answer.reason.startswith("nothing was sent: binance could not be asked for the list of markets")
     keyless = ExchangeBroker(settings_at(exchange), lambda: Secrets("", ""))
-    assert keyless.place(buy()) == Unknown("nothing was sent: binance needs a key and a secret, which is not set")
+    assert keyless.place(buy()) == NotSent("nothing was sent: binance needs a key and a secret, which is not set")
+    odd = broker.place(replace(buy(), order_id="7"))
+    assert odd == NotSent("nothing was sent: '7' is no order id: 32 hex digits in small letters")
     assert not exchange.calls("POST order")
 
 
@@ -120,13 +123,21 @@ def test_placing_never_raises_even_if_nothing_can_be_sent(exchange: FakeExchange
         ({"quantity": Decimal(0)}, "a quantity of 0 cannot be ordered"),
         ({"limit": Decimal(-1)}, "a limit of -1 cannot be ordered"),
         ({"token": "NOSUCH-1"}, "the map of pairs names no market of NOSUCH-1 at binance"),
+        ({"token": "GONE-7"}, "binance has no spot market GONE/USDT, which the map gives for GONE-7"),
+        ({"token": "BTC-1"}, "binance has no spot market BTC/USDT, which the map gives for BTC-1"),
+        ({"token": SATS}, "binance has closed SATS/USDT for now, so SATS-28194 is not traded"),
     ],
 )
-def test_what_cannot_be_ordered_is_rejected_before_a_byte_is_sent(
+def test_what_cannot_be_ordered_is_not_sent_and_says_why(
     exchange: FakeExchange, fields: dict[str, Any], sentence: str
 ) -> None:
-    answer = broker_at(exchange).place(replace(buy(), **fields))
-    assert isinstance(answer, Rejected)
+    exchange.markets["SATSUSDT"].status = "BREAK"
+    broker = broker_at(exchange, pairs=(*PAIRS, Pair("GONE-7", "GONE/USDT"), Pair("BTC-1", "BTC/USDT")))
+    broker._markets()["BTC/USDT"]["spot"] = False
+    order = replace(buy(), **fields)
+    assert broker.limits([SOL, order.token]).keys() == {SOL}
+    answer = broker.place(order)
+    assert isinstance(answer, NotSent)
     assert sentence in answer.reason
     assert answer.reason.endswith("nothing was sent")
     assert not exchange.calls("POST order")

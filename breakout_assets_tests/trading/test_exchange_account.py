@@ -15,7 +15,7 @@ from breakout_assets.trading.dry_run import DryRun
 from breakout_assets.trading.exchange import ExchangeBroker
 from breakout_assets.trading.exchange_client import Secrets
 from breakout_assets.trading.money import plain
-from breakout_assets.trading.orders import Accepted, OrderLimits, Unknown
+from breakout_assets.trading.orders import Accepted, NotSent, OrderLimits, Unknown
 from breakout_assets.trading.venues import Pair
 from breakout_assets_tests.trading.broker_contract import HOUR, buy, sell
 from breakout_assets_tests.trading.exchangeserver import (
@@ -158,20 +158,6 @@ def test_limits_are_the_markets_own(exchange: FakeExchange) -> None:
     }
 
 
-def test_a_token_that_is_not_traded_has_a_sentence_that_says_why(exchange: FakeExchange) -> None:
-    exchange.markets["SOLUSDT"] = VenueMarket("SOL", status="BREAK")
-    broker = broker_at(exchange, pairs=(*PAIRS, Pair("GONE-7", "GONE/USDT")))
-    tokens = [SOL, SATS, "GONE-7", "NOSUCH-1"]
-    broker._markets()["SATS/USDT"]["spot"] = False
-    assert broker.limits(tokens) == {}
-    reasons = broker.not_traded(tokens)
-    assert reasons[SOL] == "binance has closed SOL/USDT for now, so SOL-5426 is not traded"
-    assert reasons[SATS] == "binance has no spot market SATS/USDT, which the map gives for SATS-28194"
-    assert reasons["GONE-7"] == "binance has no spot market GONE/USDT, which the map gives for GONE-7"
-    assert reasons["NOSUCH-1"] == "the map of pairs names no market of NOSUCH-1 at binance"
-    assert set(reasons) == set(tokens)
-
-
 @pytest.mark.parametrize(
     ("skew_ms", "sentence"),
     [(9000, r"is 9\.0 s behind that of binance"), (-9000, r"is 9\.0 s ahead of that of binance")],
@@ -278,7 +264,7 @@ def test_without_ccxt_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, exchan
     monkeypatch.setitem(sys.modules, "ccxt", None)
     with pytest.raises(SettingsError, match=r"not installed: pip install breakout_assets\[live\]"):
         broker.balances()
-    assert isinstance(broker.place(buy()), Unknown)
+    assert isinstance(broker.place(buy()), NotSent)
 
 
 def test_a_time_out_of_nothing_is_refused(exchange: FakeExchange) -> None:
@@ -301,6 +287,27 @@ def test_a_request_is_described_with_the_market_of_the_exchange(exchange: FakeEx
     assert plain(Decimal("1E-8")) in broker.describe(buy(1, "1E-8"))
 
 
+def test_an_address_tells_exchange_site_market_and_key_and_asks_nothing(exchange: FakeExchange) -> None:
+    def address(key: str = KEY, token: str = SOL, **more: Any) -> str:
+        broker = ExchangeBroker(settings_at(exchange, **more), lambda: Secrets(key, SECRET))
+        return broker.address(replace(buy(), token=token))
+
+    assert address() == "SOL/USDT on binance with the key 921adb1a"
+    assert address() == broker_at(exchange).address(sell(2, "0.5")), "the order itself is no part of it"
+    others = [
+        address(key=KEY + "2"),
+        address(token=SATS),
+        address(venue="okx"),
+        address(sandbox=True),
+        address(pairs=(Pair(SOL, "SOL/USDC"),)),
+    ]
+    assert len({address(), *others}) == 6, "each of them is another place"
+    assert address(sandbox=True) == "SOL/USDT on binance (sandbox) with the key 921adb1a"
+    assert address(token="NOSUCH-1") == "NOSUCH-1 (no market is known for it) on binance with the key 921adb1a"
+    assert not exchange.asked
+    assert all(secret not in text for secret in (KEY, SECRET) for text in [address(), *others])
+
+
 def test_a_dry_run_tells_what_it_would_send_and_sends_nothing(
     exchange: FakeExchange, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -314,7 +321,9 @@ def test_a_dry_run_tells_what_it_would_send_and_sends_nothing(
         assert isinstance(dry.place(buy()), Accepted)
         dry.cancel(buy())
         request = f"buy 2.5 SOL/USDT at most 151.2 on binance (client id {buy().order_id})"
-        assert dry.would_send == [f"would {request}", f"would cancel: {request}"]
+        assert dry.take_requests() == [f"would {request}", f"would cancel: {request}"]
+        assert dry.take_requests() == [], "each is told once"
+        assert dry.address(buy()) == paper.address(buy())
         assert f"dry run: would {request}" in caplog.text
         assert dry.look_up(buy()) == paper.look_up(buy())
         assert (dry.absence, dry.immediate, dry.balances()) == (paper.absence, paper.immediate, paper.balances())

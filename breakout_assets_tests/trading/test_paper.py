@@ -50,6 +50,7 @@ def test_it_is_a_venue_at_which_nothing_is_executed_at_once_and_absence_is_plain
     broker: Broker = venue
     assert (broker.immediate, broker.absence) == (False, AbsenceProof(look_ups=1, span=timedelta(0)))
     assert broker.limits(["A", "B"]) == {"A": OrderLimits(), "B": OrderLimits()}
+    assert broker.address(BUY) == "paper"
     assert (broker.look_up(BUY), broker.open_orders(), broker.balances()) == (None, [], Balances(Decimal(10_000), {}))
 
 

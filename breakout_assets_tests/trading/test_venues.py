@@ -47,11 +47,19 @@ PRELIMINARIES = {
 
 
 class Wire:
-    """Stands in for the network: remembers what would be sent and answers as told, else that there is no such order."""
+    """Stands in for the network: remembers what would be sent and answers as told, else that there is no such order.
 
-    def __init__(self, venue: str, answers: dict[str, Any] | None = None) -> None:
+    An answer is JSON, or a function of address and body that gives it. There is one market, SOL/USDT.
+    """
+
+    def __init__(
+        self,
+        venue: str,
+        answers: dict[str, Any] | None = None,
+        pairs: tuple[Pair, ...] = (Pair("SOL-5426", "SOL/USDT"),),
+    ) -> None:
         self.answers = PRELIMINARIES | (answers or {})
-        settings = ExchangeSettings(venue=venue, pairs=(Pair("SOL-5426", "SOL/USDT"),), sandbox=False)
+        settings = ExchangeSettings(venue=venue, pairs=pairs, sandbox=False)
         self.broker = ExchangeBroker(settings, lambda: Secrets("key", "c2VjcmV0", "phrase"), wait_none())
         client = self.broker._connection.client
         market_id = MARKET_IDS.get(venue, "SOLUSDT")
@@ -68,6 +76,7 @@ class Wire:
     def fetch(self, url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
         for path, answer in self.answers.items():
             if path in url:
+                answer = answer(url, body) if callable(answer) else answer
                 self.client.last_json_response = answer
                 self.asked.append(url + str(body or ""))
                 return answer
@@ -105,6 +114,20 @@ def test_open_orders_are_asked_for_by_pair_where_there_is_no_other_way() -> None
         with pytest.raises(DataError):
             wire.broker.open_orders()
         assert ("SOLUSDT" in wire.sent[0][1]) is named
+
+
+def test_open_orders_are_asked_for_where_there_is_a_market_and_not_for_every_pair_of_the_map() -> None:
+    wire = Wire("mexc", {"/openOrders": [OPEN_AT_MEXC]}, (Pair("GONE-7", "GONE/USDT"), Pair("SOL-5426", "SOL/USDT")))
+    [order] = wire.broker.open_orders()
+    assert (order.venue_id, order.token) == ("77", "SOL-5426")
+    assert len(wire.asked) == 1
+    wire.broker._markets()["SOL/USDT"]["spot"] = False
+    assert wire.broker.open_orders() == [], "no market of the map is a spot market"
+    assert len(wire.asked) == 1
+
+
+OPEN_AT_MEXC = {"symbol": "SOLUSDT", "orderId": "77", "status": "NEW", "side": "BUY", "type": "LIMIT"}
+OPEN_AT_MEXC |= {"origQty": "1.5", "executedQty": "0", "price": "151.2", "clientOrderId": "web_7"}
 
 
 # Of an order of 1.5 that was cancelled after .7 had been executed at 151.1: the shapes that the exchanges document, by
