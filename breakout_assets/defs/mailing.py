@@ -23,7 +23,7 @@ def deliver_mail(log: Any, account: Account, ledger: Any) -> DeliveryReport | No
         log.warning("mails stay in the outbox: %s", without_secrets(error))
         return None
     for problem in report.errors:
-        log.warning("mail: %s; what was not sent stays in the outbox and is tried again", problem)
+        log.warning("mail: %s; what somebody still waits for stays in the outbox and is tried again", problem)
     return report
 
 

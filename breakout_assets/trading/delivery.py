@@ -1,20 +1,21 @@
-"""The way of a mail from the outbox to a server: at least once, and never in trading's way."""
+"""The way of a mail from the outbox to a server: at least once to each recipient, and never in trading's way."""
 
 import smtplib
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 from email.message import EmailMessage
 from email.utils import format_datetime
 from typing import Final
 
-from breakout_assets.trading.ledger import Ledger
+from breakout_assets.trading.ledger import Attempt, Ledger
 from breakout_assets.trading.mails import Mail, MailSettings
 
 # After an outage of days the outbox is long, and a sensor's tick has a minute. The next tick sends the next ones.
 MOST_AT_ONCE: Final = 30
+_ACCEPTED: Final = 250
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class DeliveryReport:
     """What became of the outbox."""
 
     sent: int
+    """Mails that nobody waits for any more."""
     pending: int
     """Left for the next time."""
     errors: tuple[str, ...]
@@ -32,8 +34,10 @@ def deliver(ledger: Ledger, settings: MailSettings, tls: ssl.SSLContext | None =
     """Send what waits in the outbox. No fault of a mail server is raised; it is recorded and tried again next time.
 
     An attempt is committed before a server is given a mail, and its end after the server's answer. A process that is
-    killed in between leaves the mail to be sent again, as it was and with the same Message-ID. While no server can be
-    reached nothing is attempted, so that the mail of an hour can still take in what happens later in it.
+    killed in between leaves the mail to be sent again, as it was and with the same Message-ID. So does a server that
+    cannot take it for a recipient now (4xx): he gets the same mail later, and nobody else does. A recipient whom the
+    server refuses for good (5xx) is given up, unless it refuses all of them. While no server can be reached nothing is
+    attempted, so that the mail of an hour can still take in what happens later in it.
 
     Args:
         ledger: holds the outbox.
@@ -65,14 +69,14 @@ def _deliver_all(
         return 0, [explain(failure)]
     with _left_in_the_end(server):
         for each in waiting:
-            mail = ledger.begin_attempt(each.message_id)
-            if mail is None:
+            attempt = ledger.begin_attempt(each.message_id)
+            if attempt is None:
                 continue
-            accepted, error, usable = _send(server, mail, settings.sender)
-            ledger.end_attempt(mail.message_id, accepted, error)
-            sent += accepted
+            attempt, error, usable = _send(server, attempt, settings.sender)
+            ledger.end_attempt(attempt, error)
+            sent += not attempt.waiting
             if error:
-                errors.append(f"mail of {mail.hour}: {error}")
+                errors.append(f"mail of {each.hour}: {error}")
             if not usable:
                 break
     return sent, errors
@@ -108,16 +112,41 @@ def _left_in_the_end(server: smtplib.SMTP) -> Iterator[None]:
         server.close()  # what was accepted was accepted; how the server says goodbye changes nothing
 
 
-def _send(server: smtplib.SMTP, mail: Mail, sender: str) -> tuple[bool, str | None, bool]:
-    """Hand over one mail: whether it was accepted, what went wrong, and whether the server may be given another."""
+def _send(server: smtplib.SMTP, attempt: Attempt, sender: str) -> tuple[Attempt, str | None, bool]:
+    """Hand over one mail: how it then stands, what went wrong, and whether the server may be given another."""
     try:
-        refused = server.send_message(_message(mail, sender), sender, mail.recipients)
-    except (smtplib.SMTPRecipientsRefused, smtplib.SMTPSenderRefused, smtplib.SMTPDataError) as refusal:
+        refused = server.send_message(_message(attempt.mail, sender), sender, attempt.waiting)
+    except smtplib.SMTPRecipientsRefused as refusal:
+        # It names those who were answered. After a 421 the others were not asked, and nobody was given the mail.
+        attempt = _settle(attempt, {each: code for each, (code, _) in refusal.recipients.items()})
+        reached = _ACCEPTED in attempt.settled.values()
+        return attempt, _shortfall(attempt) if reached else explain(refusal), server.sock is not None
+    except (smtplib.SMTPSenderRefused, smtplib.SMTPDataError) as refusal:
         # A refusal of this mail says nothing about the next one. A server that hangs up with it says so in its code.
-        return False, explain(refusal), server.sock is not None
+        return attempt, explain(refusal), server.sock is not None
     except (smtplib.SMTPException, OSError) as failure:
-        return False, explain(failure), False
-    return True, f"accepted, but not for {', '.join(sorted(refused))}" if refused else None, True
+        return attempt, explain(failure), False
+    answers = dict.fromkeys(attempt.waiting, _ACCEPTED) | {each: code for each, (code, _) in refused.items()}
+    attempt = _settle(attempt, answers)
+    return attempt, _shortfall(attempt), True
+
+
+def _settle(attempt: Attempt, answers: Mapping[str, int]) -> Attempt:
+    """The attempt with those answers that are the last word: any other than these may be another one next time."""
+    last_words = {each: code for each, code in answers.items() if code == _ACCEPTED or 500 <= code < 600}
+    told = replace(attempt, settled={**attempt.settled, **last_words})
+    if not told.waiting and _ACCEPTED not in told.settled.values():
+        # What is refused for all is mostly the fault of the account or of the settings, and a person can mend it.
+        return replace(attempt, settled={})
+    return told
+
+
+def _shortfall(attempt: Attempt) -> str | None:
+    """Who of the recipients of an accepted mail does not have it."""
+    never = [f"{each} ({code})" for each, code in sorted(attempt.settled.items()) if code != _ACCEPTED]
+    told = [f"not for {', '.join(never)}"] if never else []
+    told += [f"not yet for {', '.join(sorted(attempt.waiting))}"] if attempt.waiting else []
+    return f"accepted, but {' and '.join(told)}" if told else None
 
 
 def explain(failure: Exception) -> str:
@@ -125,8 +154,10 @@ def explain(failure: Exception) -> str:
     if isinstance(failure, smtplib.SMTPAuthenticationError):
         return f"the mail server refused the login ({failure.smtp_code}); check BREAKOUT_MAIL_USER and its password"
     if isinstance(failure, smtplib.SMTPRecipientsRefused):
-        codes = sorted({str(code) for code, _ in failure.recipients.values()})
-        return f"the mail server refused all recipients ({', '.join(codes)}); check BREAKOUT_MAIL_TO"
+        codes = ", ".join(sorted({str(code) for code, _ in failure.recipients.values()}))
+        if all(code < 500 for code, _ in failure.recipients.values()):
+            return f"the mail server takes a mail for no recipient now ({codes})"
+        return f"the mail server refused all recipients ({codes}); check BREAKOUT_MAIL_TO"
     if isinstance(failure, smtplib.SMTPResponseException):
         return f"the mail server answered {failure.smtp_code} ({type(failure).__name__})"
     if isinstance(failure, smtplib.SMTPNotSupportedError):

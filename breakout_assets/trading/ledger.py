@@ -5,8 +5,9 @@ import re
 import sqlite3
 import uuid
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,20 @@ BUSY_SECONDS: Final = 30
 # Locks of PostgreSQL are named by numbers. This one, "break" in letters' places, keeps clear of other programs' locks.
 _LOCK_SPACE: Final = 0x62726561
 _WRITER: Final = "writer"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """A mail on its way, and what its server has said so far."""
+
+    mail: Mail
+    settled: Mapping[str, int]
+    """By recipient, the code of the answer that was the last word: 250, accepted, or 5xx, refused for good."""
+
+    @property
+    def waiting(self) -> list[str]:
+        """Recipients that the mail is still to be sent to."""
+        return [each for each in self.mail.recipients if each not in self.settled]
 
 
 class Ledger:
@@ -82,28 +97,29 @@ class Ledger:
     # The outbox ------------------------------------------------------------------------------------------------
 
     def pending_mails(self) -> list[Mail]:
-        """Mails not accepted by a server yet: fewest attempts first, so that one bad mail never holds up the rest."""
+        """Mails that somebody still waits for: fewest attempts first, so that one bad mail never holds up the rest."""
         query = (
             sa.select(*_mail_columns())
             .where(mails.c.sent.is_(False))
             .order_by(mails.c.attempts, mails.c.hour, mails.c.message_id)
         )
         with self._transaction(immediate=False) as connection:
-            return [_mail(row) for row in connection.execute(query).mappings()]
+            return [_attempt(row).mail for row in connection.execute(query).mappings()]
 
-    def begin_attempt(self, message_id: str) -> Mail | None:
+    def begin_attempt(self, message_id: str) -> Attempt | None:
         """The mail as it is sent now; null if it was sent meanwhile. From here on its content stays as it is."""
         waiting = sa.and_(mails.c.message_id == message_id, mails.c.sent.is_(False))
         with self._transaction(immediate=True) as connection:
             connection.execute(sa.update(mails).where(waiting).values(attempts=mails.c.attempts + 1))
             row = connection.execute(sa.select(*_mail_columns()).where(waiting)).mappings().one_or_none()
-        return None if row is None else _mail(row)
+        return None if row is None else _attempt(row)
 
-    def end_attempt(self, message_id: str, sent: bool, error: str | None) -> None:
-        """What became of an attempt to send a mail."""
-        change = sa.update(mails).where(mails.c.message_id == message_id)
+    def end_attempt(self, attempt: Attempt, error: str | None) -> None:
+        """What became of an attempt, `settled` as it now is: the mail is sent when nobody waits for it any more."""
+        change = sa.update(mails).where(mails.c.message_id == attempt.mail.message_id)
+        told = ", ".join(f"{each} {attempt.settled.get(each, '')}".rstrip() for each in attempt.mail.recipients)
         with self._transaction(immediate=True) as connection:
-            connection.execute(change.values(sent=sent, last_error=error))
+            connection.execute(change.values(recipients=told, sent=not attempt.waiting, last_error=error))
 
     # Locks -----------------------------------------------------------------------------------------------------
 
@@ -225,8 +241,11 @@ def _mail_columns() -> list[sa.Column[Any]]:
     return [mails.c[name] for name in Mail.__dataclass_fields__]
 
 
-def _mail(row: sa.RowMapping) -> Mail:
-    return Mail(**{**row, "recipients": tuple(row["recipients"].split(", "))})
+def _attempt(row: sa.RowMapping) -> Attempt:
+    # An address has neither blank nor comma in it.
+    codes = dict(each.partition(" ")[::2] for each in row["recipients"].split(", "))
+    mail = Mail(**{**row, "recipients": tuple(codes)})
+    return Attempt(mail=mail, settled={each: int(code) for each, code in codes.items() if code})
 
 
 def _revision(connection: Connection) -> str | None:

@@ -163,6 +163,7 @@ mails: Final = sa.Table(
     schema,
     sa.Column("message_id", sa.String, primary_key=True),
     sa.Column("hour", sa.DateTime, nullable=False),
+    # With ", " between them. Where the server has had its last word on one, its code is told: "me@example.com 250".
     sa.Column("recipients", sa.String, nullable=False),
     sa.Column("subject", sa.String, nullable=False),
     sa.Column("text_body", sa.String, nullable=False),

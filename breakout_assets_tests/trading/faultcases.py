@@ -128,8 +128,8 @@ def _delivered(ledger: Ledger) -> list[Mail]:
     for mail in ledger.pending_mails():
         taken = ledger.begin_attempt(mail.message_id)
         assert taken is not None
-        sent.append(taken)
-        ledger.end_attempt(mail.message_id, True, None)
+        sent.append(taken.mail)
+        ledger.end_attempt(replace(taken, settled=dict.fromkeys(mail.recipients, 250)), None)
     return sent
 
 

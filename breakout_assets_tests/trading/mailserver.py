@@ -30,10 +30,14 @@ class Inbox:
     """Handler of a server: keeps what it was given, and misbehaves as told."""
 
     refused_recipients: frozenset[str] = frozenset()
+    first_answers: dict[str, list[str]] = field(default_factory=dict)
+    """By recipient, what the server answers at first, one after another."""
     refused_words: frozenset[bytes] = frozenset()
     """Mails that hold one of these are refused."""
     before_answer: Callable[[SMTP], None] = lambda server: None
     at_goodbye: Callable[[SMTP], None] = lambda server: None
+    asked_for: list[str] = field(default_factory=list)
+    """Recipients, as often as a mail was to go to them."""
     received: list[EmailMessage] = field(default_factory=list)
     envelopes: list[Envelope] = field(default_factory=list)
     encrypted: list[bool] = field(default_factory=list)
@@ -43,6 +47,9 @@ class Inbox:
     async def handle_RCPT(  # noqa: N802  aiosmtpd's name
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
+        self.asked_for.append(address)
+        if self.first_answers.get(address):
+            return self.first_answers[address].pop(0)
         if address in self.refused_recipients:
             return "550 unknown here"
         envelope.rcpt_tos.append(address)

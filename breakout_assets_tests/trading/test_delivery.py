@@ -6,6 +6,7 @@ import smtplib
 import socket
 import ssl
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,6 +29,8 @@ from breakout_assets_tests.samples import at
 from breakout_assets_tests.trading.mailserver import MAIL, PASSWORD, USER, Inbox, drop, make_certificate, serving
 
 PATIENCE = 120  # seconds to wait for a child before the test fails rather than hangs
+SEVERAL = ("me@example.com", "busy@example.com", "gone@example.com")
+GONE = frozenset({"gone@example.com"})
 LINE = OrderLine(
     side="buy",
     token="SOL-5426",
@@ -73,6 +76,14 @@ def server_tls(certificate: tuple[Path, Path]) -> ssl.SSLContext:
 @pytest.fixture
 def trust(certificate: tuple[Path, Path]) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=str(certificate[0]))
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> Ledger:
+    """One mail in the outbox, for several recipients."""
+    ledger = Ledger(tmp_path / "several.sqlite")
+    post(ledger, hour_mail(1, "SOL-5426", recipients=SEVERAL))
+    return ledger
 
 
 @pytest.fixture
@@ -259,8 +270,55 @@ def test_a_recipient_who_is_refused_does_not_keep_the_mail_from_the_others(tmp_p
         report = deliver(ledger, replace(MAIL, port=port))
         assert deliver(ledger, replace(MAIL, port=port)).sent == 0
     assert (report.sent, report.pending) == (1, 0)
-    assert "accepted, but not for gone@example.com" in report.errors[0]
+    assert "accepted, but not for gone@example.com (550)" in report.errors[0]
     assert [envelope.rcpt_tos for envelope in inbox.envelopes] == [["me@example.com"]]
+
+
+def test_a_recipient_who_is_greylisted_gets_the_same_mail_later_and_the_others_get_it_once(several: Ledger) -> None:
+    inbox = Inbox(first_answers={"busy@example.com": ["450 greylisted", "451 still"]}, refused_recipients=GONE)
+    with serving(inbox) as port:
+        reports = [deliver(several, replace(MAIL, port=port)) for _ in range(4)]
+    assert [(report.sent, report.pending) for report in reports] == [(0, 1), (0, 1), (1, 0), (0, 0)]
+    assert [envelope.rcpt_tos for envelope in inbox.envelopes] == [["me@example.com"], ["busy@example.com"]]
+    first, second = inbox.received
+    for header in ("Message-ID", "Subject", "To", "Date"):
+        assert first[header] == second[header]
+    assert first["To"] == "me@example.com, busy@example.com, gone@example.com"
+    not_yet = "accepted, but not for gone@example.com (550) and not yet for busy@example.com"
+    assert [report.errors for report in reports[:2]] == [(f"mail of 2024-03-01 01:00:00: {not_yet}",)] * 2
+    assert outbox(several) == [(True, 3, "accepted, but not for gone@example.com (550)")]
+
+
+def test_a_recipient_who_is_refused_for_good_is_not_asked_for_again(several: Ledger) -> None:
+    """Not even if at first nobody could be given the mail."""
+    patience = {"me@example.com": ["450 later"], "busy@example.com": ["450 later", "550 after all"]}
+    inbox = Inbox(first_answers=patience, refused_recipients=GONE)
+    with serving(inbox) as port:
+        reports = [deliver(several, replace(MAIL, port=port)) for _ in range(3)]
+    assert [(report.sent, report.pending) for report in reports] == [(0, 1), (1, 0), (0, 0)]
+    assert "refused all recipients (450, 550)" in reports[0].errors[0]
+    assert [envelope.rcpt_tos for envelope in inbox.envelopes] == [["me@example.com"]]
+    assert inbox.asked_for == [*SEVERAL, "me@example.com", "busy@example.com"]
+    assert outbox(several)[0][2] == "accepted, but not for busy@example.com (550), gone@example.com (550)"
+
+
+def test_a_mail_that_was_refused_for_all_in_turn_is_tried_again_for_all(several: Ledger) -> None:
+    refusals = {"me@example.com": ["450 later", "550 no"], "busy@example.com": ["550 no"]}
+    inbox = Inbox(first_answers=refusals, refused_recipients=GONE)
+    with serving(inbox) as port:
+        reports = [deliver(several, replace(MAIL, port=port)) for _ in range(3)]
+    assert [(report.sent, report.pending) for report in reports] == [(0, 1), (0, 1), (1, 0)]
+    assert "refused all recipients (550); check BREAKOUT_MAIL_TO" in reports[1].errors[0]
+    assert [envelope.rcpt_tos for envelope in inbox.envelopes] == [["me@example.com", "busy@example.com"]]
+
+
+def test_a_server_that_hangs_up_at_a_recipient_has_settled_the_mail_for_nobody(several: Ledger) -> None:
+    inbox = Inbox(first_answers={"busy@example.com": ["421 overloaded"]})
+    with serving(inbox) as port:
+        reports = [deliver(several, replace(MAIL, port=port)) for _ in range(2)]
+    assert [(report.sent, report.pending) for report in reports] == [(0, 1), (1, 0)]
+    assert "takes a mail for no recipient now (421)" in reports[0].errors[0]
+    assert [envelope.rcpt_tos for envelope in inbox.envelopes] == [list(SEVERAL)]
 
 
 def test_a_mail_that_is_refused_does_not_hold_up_the_next_one(ledger: Ledger) -> None:
@@ -426,6 +484,38 @@ def test_a_process_killed_between_attempt_and_answer_leaves_the_same_mail_to_be_
     assert [attempts for _, attempts, _ in outbox(ledger)] == [2, 1]
 
 
+@pytest.mark.parametrize("killed_at", [1, 2])
+def test_a_process_killed_at_either_part_of_a_mail_leaves_nobody_without_it(
+    several: Ledger, context: ForkServerContext, children: list[Any], killed_at: int
+) -> None:
+    killed = threading.Event()
+
+    def wait_for_the_kill(server: SMTP) -> None:
+        if len(inbox.received) == killed_at:
+            assert killed.wait(PATIENCE)
+
+    inbox = Inbox(
+        before_answer=wait_for_the_kill,
+        first_answers={"busy@example.com": ["450 greylisted"]},
+        refused_recipients=GONE,
+    )
+    with serving(inbox) as port:
+        settings = replace(MAIL, port=port)
+        for _ in range(1, killed_at):
+            deliver(several, settings)
+        inbox.arrived.clear()
+        children.append(context.Process(target=deliver_in_a_child, args=(several.path, settings)))
+        children[-1].start()
+        assert inbox.arrived.wait(PATIENCE)
+        children[-1].kill()
+        children[-1].join()
+        killed.set()
+        assert deliver(several, settings).sent == 1
+    copies = Counter(address for envelope in inbox.envelopes for address in envelope.rcpt_tos)
+    assert copies == {"me@example.com": 3 - killed_at, "busy@example.com": killed_at}
+    assert len({message["Message-ID"] for message in inbox.received}) == 1
+
+
 def test_processes_that_deliver_at_once_send_each_mail_once(
     ledger: Ledger, context: ForkServerContext, children: list[Any]
 ) -> None:
@@ -487,6 +577,7 @@ def test_a_refused_login_leaves_the_password_nowhere(
         (smtplib.SMTPDataError(554, b"no: hunter2"), "answered 554 (SMTPDataError)"),
         (smtplib.SMTPAuthenticationError(535, b"hunter2"), "check BREAKOUT_MAIL_USER and its password"),
         (smtplib.SMTPRecipientsRefused({"a": (550, b"hunter2")}), "check BREAKOUT_MAIL_TO"),
+        (smtplib.SMTPRecipientsRefused({"a": (450, b"hunter2")}), "for no recipient now (450)"),
         (smtplib.SMTPException("hunter2"), "sending failed (SMTPException)"),
         (OSError("hunter2"), "sending failed (OSError)"),
     ],

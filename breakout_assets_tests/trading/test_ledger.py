@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from breakout_assets.errors import TemporaryError
 from breakout_assets.trading import ledger as ledger_module
 from breakout_assets.trading.books import Adjustment, Books, HourRecord, Switch
-from breakout_assets.trading.ledger import Ledger
+from breakout_assets.trading.ledger import Attempt, Ledger
 from breakout_assets.trading.mails import Mail
 from breakout_assets.trading.orders import Execution, Order, Report
 from breakout_assets_tests.trading.support import Account, at, dump
@@ -336,13 +336,26 @@ def test_a_mail_is_sent_once_and_the_least_tried_first(ledger: Ledger) -> None:
         books.post_once(second)
         books.post_once(replace(second, subject="never"))
     assert ledger.pending_mails() == [MAIL, second]
-    assert ledger.begin_attempt(MAIL.message_id) == MAIL
-    ledger.end_attempt(MAIL.message_id, False, "down")
+    nobody_has_it = Attempt(mail=MAIL, settled={})
+    assert ledger.begin_attempt(MAIL.message_id) == nobody_has_it
+    ledger.end_attempt(nobody_has_it, "down")
     assert ledger.pending_mails() == [second, MAIL]
-    assert ledger.begin_attempt(MAIL.message_id) == MAIL
-    ledger.end_attempt(MAIL.message_id, True, None)
+    assert ledger.begin_attempt(MAIL.message_id) == nobody_has_it
+    ledger.end_attempt(replace(nobody_has_it, settled={"a@x": 250, "b@x": 250}), None)
     assert ledger.begin_attempt(MAIL.message_id) is None
     assert ledger.pending_mails() == [second]
+
+
+def test_a_mail_waits_for_its_last_recipient_and_stays_as_it_was(ledger: Ledger) -> None:
+    with ledger.write("paper") as books:
+        books.post(MAIL)
+    taken = ledger.begin_attempt(MAIL.message_id)
+    assert taken is not None
+    ledger.end_attempt(replace(taken, settled={"b@x": 550}), "not for b")
+    assert ledger.pending_mails() == [MAIL]
+    again = ledger.begin_attempt(MAIL.message_id)
+    assert again == Attempt(mail=MAIL, settled={"b@x": 550})
+    assert again.waiting == ["a@x"]
 
 
 def test_the_mail_of_an_hour_is_rewritten_until_somebody_may_have_it(ledger: Ledger) -> None:
