@@ -158,50 +158,76 @@ def fold(
         priced_hours: hours that were decided on believed prices.
     """
     known = {order.order_id: order for order in orders}
-    executed: dict[str, list[Fill]] = defaultdict(list)
-    sold: dict[str, list[Fill]] = defaultdict(list)
-    units: dict[str, Decimal] = defaultdict(Decimal)
-    left: dict[str, datetime] = {}
-    cash, fees = opening_cash, Decimal(0)
-    for fill in fills:
-        order = known[fill.order_id]
-        executed[fill.order_id].append(fill)
-        units[order.token] += fill.units
-        cash += fill.cash_flow
-        fees += fill.fee
-        if order.position is not None:
-            sold[order.position].append(fill)
-            left[order.token] = fill.hour
-    held = [
-        position
-        for order in known.values()
-        if order.purpose == "entry" and order.order_id in executed
-        if (
-            position := _position(
-                order, executed[order.order_id], sold[order.order_id], marks.get(order.token), priced_hours
-            )
-        )
+    booked = list(fills)
+    executed, sold = by_order_and_entry(known, booked)
+    units, left = _units_and_last_sales(known, booked)
+    cash = sum((fill.cash_flow for fill in booked), opening_cash)
+    entries = [order for order in known.values() if order.purpose == "entry" and order.order_id in executed]
+    found = [
+        _position(each, executed[each.order_id], sold.get(each.order_id, []), marks.get(each.token), priced_hours)
+        for each in entries
     ]
-    waiting = [
-        OpenOrder(
-            order=order,
-            status=statuses[order.order_id],
-            filled=sum((fill.quantity for fill in executed[order.order_id]), Decimal(0)),
-        )
-        for order in known.values()
-        if statuses[order.order_id] not in ENDED
-    ]
+    held = [position for position in found if position]
     return Portfolio(
         account=account,
         hour=hour,
         cash=cash,
         positions=tuple(sorted(held, key=lambda position: (position.token, position.decided_hour))),
-        open_orders=tuple(sorted(waiting, key=lambda each: (each.order.hour, each.order.token))),
+        open_orders=_open_orders(known.values(), statuses, executed),
         realised_profit=cash - opening_cash + sum((position.cost for position in held), Decimal(0)),
-        fees=fees,
-        units={token: amount for token, amount in sorted(units.items()) if amount},
-        left=dict(sorted(left.items())),
+        fees=sum((fill.fee for fill in booked), Decimal(0)),
+        units=units,
+        left=left,
     )
+
+
+def by_order_and_entry(
+    orders: Mapping[str, Order], fills: Iterable[Fill]
+) -> tuple[dict[str, list[Fill]], dict[str, list[Fill]]]:
+    """Fills by the id of their order, and the sales among them by the id of the entry that they close.
+
+    Args:
+        orders: by id, at least those of the fills.
+        fills: in the order in which they were booked, which is kept.
+    """
+    executed: dict[str, list[Fill]] = defaultdict(list)
+    sold: dict[str, list[Fill]] = defaultdict(list)
+    for fill in fills:
+        executed[fill.order_id].append(fill)
+        entry = orders[fill.order_id].position
+        if entry is not None:
+            sold[entry].append(fill)
+    return executed, sold
+
+
+def _units_and_last_sales(
+    orders: Mapping[str, Order], fills: Iterable[Fill]
+) -> tuple[dict[str, Decimal], dict[str, datetime]]:
+    """Units held, and the hour of the last sale, by token in alphabetical order."""
+    units: dict[str, Decimal] = defaultdict(Decimal)
+    left: dict[str, datetime] = {}
+    for fill in fills:
+        order = orders[fill.order_id]
+        units[order.token] += fill.units
+        if order.position is not None:
+            left[order.token] = fill.hour
+    return {token: amount for token, amount in sorted(units.items()) if amount}, dict(sorted(left.items()))
+
+
+def _open_orders(
+    orders: Iterable[Order], statuses: Mapping[str, Status], executed: Mapping[str, list[Fill]]
+) -> tuple[OpenOrder, ...]:
+    """The orders that have not ended, the oldest first."""
+    waiting = [
+        OpenOrder(
+            order=order,
+            status=statuses[order.order_id],
+            filled=sum((fill.quantity for fill in executed.get(order.order_id, ())), Decimal(0)),
+        )
+        for order in orders
+        if statuses[order.order_id] not in ENDED
+    ]
+    return tuple(sorted(waiting, key=lambda each: (each.order.hour, each.order.token)))
 
 
 def _position(

@@ -3,7 +3,6 @@
 Everything is told from the ledger up to one hour, so the report of an hour is the same whenever it is made.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,7 +18,7 @@ from breakout_assets.store import Store, parquet_bytes
 from breakout_assets.trading.books import Books
 from breakout_assets.trading.money import mean_price, plain, times
 from breakout_assets.trading.orders import ENDED, Fill, Order
-from breakout_assets.trading.portfolio import Portfolio, Position
+from breakout_assets.trading.portfolio import Portfolio, Position, by_order_and_entry
 from breakout_assets.trading.rules import HOUR, TradingRules
 
 if TYPE_CHECKING:
@@ -140,13 +139,9 @@ def closed_trades(books: Books, until: datetime) -> pd.DataFrame:
     held = {position.order_id for position in portfolio.positions}
     orders, statuses = books.orders(until), books.statuses(until)
     known = {order.order_id: order for order in orders}
-    bought: dict[str, list[Fill]] = defaultdict(list)
-    sold: dict[str, list[Fill]] = defaultdict(list)
-    for fill in books.fills(until):
-        position = known[fill.order_id].position
-        (bought[fill.order_id] if position is None else sold[position]).append(fill)
+    executed, sold = by_order_and_entry(known, books.fills(until))
     rows = [
-        _trade(entry, bought[entry.order_id], sales, known[sales[-1].order_id].reason)
+        _trade(entry, executed[entry.order_id], sales, known[sales[-1].order_id].reason)
         for entry in orders
         if (sales := sold.get(entry.order_id)) and entry.order_id not in held and statuses[entry.order_id] in ENDED
     ]
