@@ -72,6 +72,6 @@ def floor_to(quantity: Decimal, step: Decimal) -> Decimal:
     return times((_EXACT.divide(quantity, step)).to_integral_value(ROUND_DOWN), step)
 
 
-def mean_price(value: Decimal, quantity: Decimal) -> Decimal:
+def unit_price(value: Decimal, quantity: Decimal) -> Decimal:
     """The price of a unit; 17 significant digits, as many as a price of the market has."""
     return Context(prec=17).divide(value, quantity)

@@ -12,9 +12,9 @@ import pandas as pd
 from breakout_assets.tables import TRADE_ORDERS, conform
 from breakout_assets.trading.books import EXECUTED, MISSED, Books
 from breakout_assets.trading.mails import LineStatus, Mail, MailSettings, OrderLine, compose_hour, partition_link
-from breakout_assets.trading.money import mean_price, plain, times, usd
+from breakout_assets.trading.money import plain, usd
 from breakout_assets.trading.orders import Fill, Order, Status
-from breakout_assets.trading.portfolio import Portfolio
+from breakout_assets.trading.portfolio import Portfolio, mean_price
 from breakout_assets.trading.rules import TradingRules
 
 # Of an order as rows and mails tell it: `submitted` waits, `partial` was executed in part and waits for the rest.
@@ -62,8 +62,8 @@ class OrderOutcome:
         if not self.fills:
             return self.order.price
         if len(self.fills) == 1:
-            return self.fills[0].price
-        return mean_price(sum((times(fill.quantity, fill.price) for fill in self.fills), Decimal(0)), self.quantity)
+            return self.fills[0].price  # with all its digits, as the venue told it
+        return mean_price(self.fills)
 
     @property
     def fee(self) -> Decimal | None:

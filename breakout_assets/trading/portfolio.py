@@ -9,7 +9,7 @@ from typing import Final
 
 import pandas as pd
 
-from breakout_assets.trading.money import mean_price, plain, received, share_of, times
+from breakout_assets.trading.money import plain, received, share_of, times, unit_price
 from breakout_assets.trading.orders import ENDED, Fill, Order, Status
 from breakout_assets.trading.rules import HOUR
 
@@ -181,6 +181,12 @@ def fold(
     )
 
 
+def mean_price(fills: Sequence[Fill]) -> Decimal:
+    """USD that a unit took or brought over these fills, fees not included."""
+    value = sum((times(fill.quantity, fill.price) for fill in fills), Decimal(0))
+    return unit_price(value, sum((fill.quantity for fill in fills), Decimal(0)))
+
+
 def by_order_and_entry(
     orders: Mapping[str, Order], fills: Iterable[Fill]
 ) -> tuple[dict[str, list[Fill]], dict[str, list[Fill]]]:
@@ -242,14 +248,13 @@ def _position(
     if quantity <= 0 or (sold and received(quantity, mark.price) < DUST):
         return None
     paid_for = -sum((fill.cash_flow for fill in bought), Decimal(0))
-    traded = sum((fill.quantity for fill in bought), Decimal(0))
     return Position(
         order_id=entry.order_id,
         token=entry.token,
         decided_hour=entry.hour,
         entered_hour=newest.hour,
         quantity=quantity,
-        entry_price=mean_price(sum((times(fill.quantity, fill.price) for fill in bought), Decimal(0)), traded),
+        entry_price=mean_price(bought),
         cost=share_of(paid_for, quantity, gained),
         mark=mark,
         unpriced=sum(hour > mark.hour for hour in priced_hours),

@@ -16,9 +16,9 @@ from upath import UPath
 from breakout_assets.errors import DataError
 from breakout_assets.store import Store, parquet_bytes
 from breakout_assets.trading.books import Books
-from breakout_assets.trading.money import mean_price, plain, times
+from breakout_assets.trading.money import plain
 from breakout_assets.trading.orders import ENDED, Fill, Order
-from breakout_assets.trading.portfolio import Portfolio, Position, by_order_and_entry
+from breakout_assets.trading.portfolio import Portfolio, Position, by_order_and_entry, mean_price
 from breakout_assets.trading.rules import HOUR, TradingRules
 
 if TYPE_CHECKING:
@@ -159,8 +159,8 @@ def _trade(entry: Order, bought: Sequence[Fill], sold: Sequence[Fill], reason: s
         "left_hour": sold[-1].hour,
         "held_hours": (sold[-1].hour - bought[-1].hour) // HOUR,
         "quantity": plain(_total(fill.units for fill in bought)),
-        "entry_price": plain(_mean_price(bought)),
-        "exit_price": plain(_mean_price(sold)),
+        "entry_price": plain(mean_price(bought)),
+        "exit_price": plain(mean_price(sold)),
         "fees": plain(_total(fill.fee for fill in (*bought, *sold))),
         "profit": plain(profit),
         "return": float(profit / took),
@@ -169,11 +169,6 @@ def _trade(entry: Order, bought: Sequence[Fill], sold: Sequence[Fill], reason: s
         "probability": entry.probability,
         "order_id": entry.order_id,
     }
-
-
-def _mean_price(fills: Sequence[Fill]) -> Decimal:
-    value = _total(times(fill.quantity, fill.price) for fill in fills)
-    return mean_price(value, _total(fill.quantity for fill in fills))
 
 
 def _total(amounts: Iterable[Decimal]) -> Decimal:
