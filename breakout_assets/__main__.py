@@ -17,6 +17,34 @@ from breakout_assets.settings import Settings, load_settings, settings_table
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 if it succeeded, 1 if not, with one sentence on standard error if it was refused."""
+    options = _parser().parse_args(arguments)
+    console = Console()
+    try:
+        if options.command == "settings":
+            _print_settings(console)
+        elif options.command == "import":
+            _import(console, options.file, options.overwrite)
+        elif options.command == "candles":
+            _candles(console, options)
+        elif options.command in ("promote", "rollback", "champion"):
+            _champion(console, options)
+        elif options.command in ("halt", "resume", "accept", "explain"):
+            _trading(console, options)
+        elif options.command == "repair":
+            from breakout_assets.defs.repair import run_repair
+
+            return run_repair(console, options.plan)
+        else:
+            from breakout_assets.defs.demo import run_demo
+
+            run_demo(console)
+    except (DataError, SettingsError, TemporaryError) as error:
+        Console(stderr=True).print(f"[bold red]Refused.[/] {escape(str(error))}", soft_wrap=True)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m breakout_assets", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     importing = commands.add_parser("import", help="turn a panel of many hours into hourly raw files in the store")
@@ -44,31 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     explaining.add_argument("order", help="its id, or the first characters of it")
     commands.add_parser("settings", help="list every setting with its default and meaning")
     commands.add_parser("demo", help="60 simulated days of 50 tokens, from raw hours to paper orders")
-    options = parser.parse_args(arguments)
-    console = Console()
-    try:
-        if options.command == "settings":
-            _print_settings(console)
-        elif options.command == "import":
-            _import(console, options.file, options.overwrite)
-        elif options.command == "candles":
-            _candles(console, options)
-        elif options.command in ("promote", "rollback", "champion"):
-            _champion(console, options)
-        elif options.command in ("halt", "resume", "accept", "explain"):
-            _trading(console, options)
-        elif options.command == "repair":
-            from breakout_assets.defs.repair import run_repair
-
-            return run_repair(console, options.plan)
-        else:
-            from breakout_assets.defs.demo import run_demo
-
-            run_demo(console)
-    except (DataError, SettingsError, TemporaryError) as error:
-        Console(stderr=True).print(f"[bold red]Refused.[/] {escape(str(error))}", soft_wrap=True)
-        return 1
-    return 0
+    return parser
 
 
 def _hour(text: str) -> datetime:
