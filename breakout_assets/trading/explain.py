@@ -35,7 +35,6 @@ class Explanation:
     """The purchase that an exit closes."""
     events: tuple[OrderEvent, ...]
     fills: tuple[Fill, ...]
-    record: HourRecord
     sources: tuple[Source, ...]
     prediction: dict[str, Any] | None
     """The row that said buy; null for an exit, or where the file is gone."""
@@ -87,7 +86,6 @@ def explain(ledger: Ledger, store: Store, name: str) -> Explanation:
         entry=entry,
         events=events,
         fills=fills,
-        record=record,
         sources=sources,
         prediction=prediction,
         model=read_manifest(folder) if folder else None,

@@ -88,19 +88,18 @@ class PortfolioReport:
         return found
 
 
-def portfolio_report(books: Books, rules: TradingRules, hour: datetime | None = None) -> PortfolioReport:
-    """The report on an account as of its newest decided hour, or as of an earlier one.
+def portfolio_report(books: Books, rules: TradingRules) -> PortfolioReport:
+    """The report on an account as of its newest decided hour.
 
     Raises:
         DataError: the account has not traded yet.
     """
-    newest = books.newest_hour()
-    if newest is None:
+    until = books.newest_hour()
+    if until is None:
         raise DataError(
             f"the account {books.account} has not traded yet; materialise trade_orders for the hour that has just "
             "begun, as the hourly schedule does, or check that BREAKOUT_LEDGER names its ledger"
         )
-    until = hour or newest
     portfolio = books.portfolio(until, rules.cash)
     return PortfolioReport(
         portfolio, portfolio.positions_frame(rules.horizon), equity_curve(books, until), closed_trades(books, until)

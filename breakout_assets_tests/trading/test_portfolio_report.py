@@ -24,6 +24,7 @@ from breakout_assets.trading.portfolio_report import (
     EQUITY_COLUMNS,
     PortfolioReport,
     closed_trades,
+    equity_curve,
     equity_picture,
     portfolio_report,
     positions_picture,
@@ -37,9 +38,9 @@ SHORT = replace(RULES, horizon=3 * HOUR, cooldown=timedelta(0), max_drawdown=Non
 TOKENS = ("A", "B", "C")
 
 
-def report(account: Account, hour: int | None = None) -> PortfolioReport:
+def report(account: Account) -> PortfolioReport:
     with account.ledger.read("paper") as books:
-        return portfolio_report(books, account.rules, None if hour is None else at(hour))
+        return portfolio_report(books, account.rules)
 
 
 @pytest.fixture
@@ -59,7 +60,8 @@ def bought_and_sold(account: Account) -> None:
 
 def test_a_trade_is_told_when_it_is_over_and_not_before(account: Account) -> None:
     bought_and_sold(account)
-    assert report(account, 3).trades.empty
+    with account.ledger.read("paper") as books:
+        assert closed_trades(books, at(3)).empty
     [trade] = report(account).trades.to_dict("records")
     hours = [trade[name] for name in ("decided_hour", "entered_hour", "left_hour")]
     assert hours == [at(0), at(1), at(4)]
@@ -231,10 +233,11 @@ def check_history(steps: list[Step]) -> None:
         assert last.portfolio.positions == ()
         assert sum(last.trades["profit"].map(Decimal), Decimal(0)) == last.portfolio.realised_profit
         middle = len(steps) // 2  # what was told of an hour does not change with what came later
-        again, earlier = report(account, steps[middle][0]), then[middle]
-        assert again.portfolio == earlier.portfolio
-        for name in ("positions", "curve", "trades"):
-            pd.testing.assert_frame_equal(getattr(again, name), getattr(earlier, name))
+        moment, earlier = at(steps[middle][0]), then[middle]
+        with account.ledger.read("paper") as books:
+            assert books.portfolio(moment, account.rules.cash) == earlier.portfolio
+            pd.testing.assert_frame_equal(equity_curve(books, moment), earlier.curve)
+            pd.testing.assert_frame_equal(closed_trades(books, moment), earlier.trades)
 
 
 def realised(account: Account, told: PortfolioReport) -> Decimal:
