@@ -4,7 +4,7 @@ Users script against these names. A frame is brought into its contract before it
 all-null column has the same type in every file.
 """
 
-from typing import Final
+from typing import Final, Literal, get_args
 
 import pandas as pd
 
@@ -113,6 +113,11 @@ TRADE_ORDERS: Final[dict[str, str]] = {
     "model_hash": "str",
     "probability": "float64",
 }
+# What became of an order, in rows and mails: `submitted` waits, `partial` was executed in part and waits for the rest,
+# of `unknown` the venue has not said whether it has it.
+OutcomeStatus = Literal["submitted", "partial", "filled", "cancelled", "rejected", "unknown"]
+# A signal that was not followed, and an hour that was not traded, are rows too.
+ROW_STATUSES: Final = (*get_args(OutcomeStatus), "refused")
 TABLES: Final[dict[str, dict[str, str]]] = {
     "daily_snapshots": DAILY_SNAPSHOTS,
     "labelled_dataset": LABELLED_DATASET,

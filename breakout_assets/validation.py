@@ -12,6 +12,7 @@ import pandas as pd
 from breakout_assets.dataset.labels import HORIZON
 from breakout_assets.market.health import REDUCED_ROWS, HealthState, due_hour
 from breakout_assets.market.snapshots import believed
+from breakout_assets.tables import ROW_STATUSES
 
 Findings = dict[str, str]
 
@@ -79,7 +80,6 @@ CHECKS: Final[dict[str, dict[str, str]]] = {
 # the worst day seen; a missing hour of the future censors 4.2 % of a day.
 CENSORED_SHARE: Final = 0.2
 ROUNDING: Final = 1e-9  # what floating point may add to a value at the end of its range
-ORDER_STATUSES: Final = (*("submitted", "partial", "filled", "cancelled", "rejected", "unknown", "refused"),)
 
 
 def check_snapshot(market: pd.DataFrame, expected_rows: float | None) -> Findings:
@@ -211,7 +211,7 @@ def check_orders(rows: pd.DataFrame) -> Findings:
     amounts = orders[["quantity", "price"]].astype("float64")
     if not (amounts > 0).all(axis=None):
         found["amounts"] = f"quantity or price is not positive: {_named(orders[~(amounts > 0).all(axis=1)])}"
-    unknown = ~rows["status"].isin(ORDER_STATUSES)
+    unknown = ~rows["status"].isin(ROW_STATUSES)
     mute = rows["status"].isin(["refused", "cancelled"]) & rows["reason"].isna()
     if unknown.any() or mute.any():
         found["statuses"] = f"{int(unknown.sum())} unknown statuses, {int(mute.sum())} refusals without a reason"

@@ -15,21 +15,21 @@ from urllib.parse import quote, quote_plus
 from breakout_assets.errors import SettingsError
 from breakout_assets.learning.expiry import Expiry
 from breakout_assets.market.health import Condition
+from breakout_assets.tables import OutcomeStatus
 from breakout_assets.trading.money import plain, usd
 from breakout_assets.trading.orders import Side
-
-LineStatus = Literal["filled", "partial", "waiting", "unknown", "cancelled", "rejected", "refused"]
 
 _ADDRESS: Final = re.compile(r"[!-~]+@[!-~]+")
 # Greedy: a password that holds an @ or a slash itself goes whole.
 _LOGIN_IN_URL: Final = re.compile(r"(?<=://)[^/\s]*:\S*(?=@)")
-_WORDS: Final[dict[LineStatus, str]] = {"partial": "partly filled", "unknown": "in doubt"}
+# For people; the other statuses are such words themselves.
+_WORDS: Final[dict[OutcomeStatus, str]] = {"submitted": "waiting", "partial": "partly filled", "unknown": "in doubt"}
 _COLUMNS: Final = ("what", "side", "token", "quantity", "price USD", "value USD", "fee USD", "decided", "why")
 _NUMBERS: Final = range(3, 7)  # columns that are set to the right
 # The order in which a subject counts.
 _COUNTED: Final = (
     *("bought", "sold", "partly bought", "partly sold"),
-    *("waiting", "in doubt", "cancelled", "rejected", "refused"),
+    *("waiting", "in doubt", "cancelled", "rejected"),
 )
 # A subject fits one line of a mail program, and an error one screen of a telephone.
 _SUBJECT_LENGTH: Final = 120
@@ -94,12 +94,11 @@ class OrderLine:
 
     side: Side
     token: str
-    status: LineStatus
-    """`filled` and `partial`: executed in this hour; `waiting`: placed and not executed; `unknown`: the venue has not
-    said whether it has the order; `rejected`: by the venue; `refused`: by a rule or limit here, before it was sent."""
-    quantity: Decimal | None
+    status: OutcomeStatus
+    """At the end of the hour."""
+    quantity: Decimal
     """Units: executed in this hour, else ordered."""
-    price: Decimal | None
+    price: Decimal
     """USD a unit: of the execution, else the limit."""
     value: Decimal | None
     """USD, fee not included."""
@@ -295,11 +294,10 @@ def _counted(line: OrderLine) -> str:
 
 
 def _cells(line: OrderLine) -> list[str]:
-    quantity, price = ("" if amount is None else plain(amount) for amount in (line.quantity, line.price))
     value = "" if line.value is None else usd(line.value)
     fee = "" if line.fee is None else f"{line.fee:,.4f}"  # fees of small orders are fractions of a cent
-    what = _WORDS.get(line.status, line.status)
-    return [what, line.side, line.token, quantity, price, value, fee, f"{line.decided:%Y-%m-%d %H:%M}", line.why]
+    what, decided = _WORDS.get(line.status, line.status), f"{line.decided:%Y-%m-%d %H:%M}"
+    return [what, line.side, line.token, plain(line.quantity), plain(line.price), value, fee, decided, line.why]
 
 
 def _mail(

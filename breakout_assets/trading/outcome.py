@@ -9,16 +9,14 @@ from typing import Final, Literal
 
 import pandas as pd
 
-from breakout_assets.tables import TRADE_ORDERS, conform
+from breakout_assets.tables import TRADE_ORDERS, OutcomeStatus, conform
 from breakout_assets.trading.books import EXECUTED, MISSED, Books
-from breakout_assets.trading.mails import LineStatus, Mail, MailSettings, OrderLine, compose_hour, partition_link
+from breakout_assets.trading.mails import Mail, MailSettings, OrderLine, compose_hour, partition_link
 from breakout_assets.trading.money import plain, usd
 from breakout_assets.trading.orders import Fill, Order, Status
 from breakout_assets.trading.portfolio import Portfolio, mean_price
 from breakout_assets.trading.rules import TradingRules
 
-# Of an order as rows and mails tell it: `submitted` waits, `partial` was executed in part and waits for the rest.
-OutcomeStatus = Literal["submitted", "filled", "partial", "unknown", "cancelled", "rejected"]
 _OUTCOMES: Final[dict[Status, OutcomeStatus]] = {
     "intent": "submitted",
     "absent": "submitted",
@@ -27,14 +25,6 @@ _OUTCOMES: Final[dict[Status, OutcomeStatus]] = {
     "sending": "unknown",
     "unknown": "unknown",
     "filled": "filled",
-    "cancelled": "cancelled",
-    "rejected": "rejected",
-}
-_LINES: Final[dict[OutcomeStatus, LineStatus]] = {
-    "submitted": "waiting",
-    "filled": "filled",
-    "partial": "partial",
-    "unknown": "unknown",
     "cancelled": "cancelled",
     "rejected": "rejected",
 }
@@ -202,7 +192,7 @@ def _line(outcome: OrderOutcome) -> OrderLine:
     return OrderLine(
         side=outcome.order.side,
         token=outcome.order.token,
-        status=_LINES[outcome.status],
+        status=outcome.status,
         quantity=outcome.quantity,
         price=outcome.price if outcome.fills else outcome.order.limit,
         value=sum((fill.value for fill in outcome.fills), Decimal(0)) if outcome.fills else None,

@@ -46,7 +46,7 @@ BOUGHT = OrderLine(
     why="probability 0.8000",
 )
 SOLD = replace(BOUGHT, side="sell", token="ADA-2010", why="held for five days")
-PLACED = replace(BOUGHT, status="waiting", token="XRP-52", fee=None)
+PLACED = replace(BOUGHT, status="submitted", token="XRP-52", fee=None)
 
 
 def hour_mail(*lines: OrderLine, notices: tuple[str, ...] = (), part: int = 1, link: str | None = None) -> Mail:
@@ -81,9 +81,9 @@ def everything(mail: Mail) -> str:
         ([PLACED, SOLD, BOUGHT], ["Halted."], "1 bought, 1 sold, 1 waiting, 1 notice"),
         ([replace(BOUGHT, status="partial"), replace(SOLD, status="partial")], [], "1 partly bought, 1 partly sold"),
         (
-            [replace(BOUGHT, status=status) for status in ("refused", "unknown", "rejected", "cancelled", "refused")],
+            [replace(BOUGHT, status=status) for status in ("rejected", "unknown", "cancelled", "rejected")],
             [],
-            "1 in doubt, 1 cancelled, 1 rejected, 2 refused",
+            "1 in doubt, 1 cancelled, 2 rejected",
         ),
         ([], ["Trading was halted by hand: rain."], "Trading was halted by hand: rain"),
         ([], ["Drawdown.", "b", "c"], "Drawdown, 2 more"),
@@ -111,8 +111,9 @@ def test_text_and_html_hold_reason_figures_notices_portfolio_and_link() -> None:
 
 
 def test_what_is_not_known_is_left_out_and_no_zero_is_invented() -> None:
-    mail = hour_mail(replace(BOUGHT, status="refused", quantity=None, price=None, value=None, fee=None))
-    assert "what: refused\nside: buy\ntoken: SOL-5426\ndecided: 2024-03-01 04:00\nwhy:" in mail.text_body
+    mail = hour_mail(replace(BOUGHT, status="unknown", value=None, fee=None))
+    assert "what: in doubt\nside: buy\ntoken: SOL-5426\n" in mail.text_body
+    assert "price USD: 11.0550\ndecided: 2024-03-01 04:00\nwhy:" in mail.text_body
     assert "None" not in everything(mail)
     assert "href" not in mail.html_body
 
