@@ -66,7 +66,7 @@ def _deliver_all(
     try:
         server = _connect(settings, tls)
     except (smtplib.SMTPException, OSError, UnicodeError) as failure:  # the last one: an impossible host name
-        return 0, [explain(failure)]
+        return 0, [in_words(failure)]
     with _left_in_the_end(server):
         for each in waiting:
             attempt = ledger.begin_attempt(each.message_id)
@@ -120,12 +120,12 @@ def _send(server: smtplib.SMTP, attempt: Attempt, sender: str) -> tuple[Attempt,
         # It names those who were answered. After a 421 the others were not asked, and nobody was given the mail.
         attempt = _settle(attempt, {each: code for each, (code, _) in refusal.recipients.items()})
         reached = _ACCEPTED in attempt.settled.values()
-        return attempt, _shortfall(attempt) if reached else explain(refusal), server.sock is not None
+        return attempt, _shortfall(attempt) if reached else in_words(refusal), server.sock is not None
     except (smtplib.SMTPSenderRefused, smtplib.SMTPDataError) as refusal:
         # A refusal of this mail says nothing about the next one. A server that hangs up with it says so in its code.
-        return attempt, explain(refusal), server.sock is not None
+        return attempt, in_words(refusal), server.sock is not None
     except (smtplib.SMTPException, OSError) as failure:
-        return attempt, explain(failure), False
+        return attempt, in_words(failure), False
     answers = dict.fromkeys(attempt.waiting, _ACCEPTED) | {each: code for each, (code, _) in refused.items()}
     attempt = _settle(attempt, answers)
     return attempt, _shortfall(attempt), True
@@ -149,7 +149,7 @@ def _shortfall(attempt: Attempt) -> str | None:
     return f"accepted, but {' and '.join(told)}" if told else None
 
 
-def explain(failure: Exception) -> str:
+def in_words(failure: Exception) -> str:
     """A failure in words that are safe to store: an answer's code, never its text, which may repeat what was sent."""
     if isinstance(failure, smtplib.SMTPAuthenticationError):
         return f"the mail server refused the login ({failure.smtp_code}); check BREAKOUT_MAIL_USER and its password"

@@ -20,7 +20,7 @@ from breakout_assets.trading.decide import decide, order_id, read_quotes, read_s
 from breakout_assets.trading.ledger import Ledger
 from breakout_assets.trading.lineage import Source, compare_sources
 from breakout_assets.trading.orders import Fill, Order
-from breakout_assets.trading.record import limits_of, rules_of
+from breakout_assets.trading.record import limits_from, rules_from
 
 # Tables that a decision is made of. The raw snapshot is behind them, and may be gone without harm to the proof.
 _NEEDED = ("predictions", "live_indicators")
@@ -111,14 +111,14 @@ def _differences(books: Books, store: Store, record: HourRecord, sources: tuple[
     if untried:
         yield untried
         return
-    hour, rules = record.hour, rules_of(record.rules or "")
+    hour, rules = record.hour, rules_from(record.rules or "")
     health = HealthState(record.health)
     prices = believed(store.read_table("live_indicators", [hour]))[["token", "price", "volume"]]
     decision = decide(
         portfolio=books.portfolio(hour, rules.cash, record.event),
         signals=read_signals(store.read_table("predictions", [hour]), hour),
         quotes={} if health is HealthState.HALTED else read_quotes(prices, hour),
-        limits=limits_of(record.limits or ""),
+        limits=limits_from(record.limits or ""),
         health=health,
         blocks=json.loads(record.blocks or "[]"),
         rules=rules,

@@ -21,7 +21,7 @@ def rules_text(rules: TradingRules) -> str:
     return json.dumps({name: _plain(value) for name, value in asdict(rules).items()}, sort_keys=True)
 
 
-def rules_of(text: str) -> TradingRules:
+def rules_from(text: str) -> TradingRules:
     """The rules that a text of `rules_text` holds."""
     return TradingRules(**{name: _rule(name, value) for name, value in json.loads(text).items()})
 
@@ -32,7 +32,7 @@ def limits_text(limits: Mapping[str, OrderLimits]) -> str:
     return json.dumps(rows, sort_keys=True)
 
 
-def limits_of(text: str) -> dict[str, OrderLimits]:
+def limits_from(text: str) -> dict[str, OrderLimits]:
     """The limits that a text of `limits_text` holds."""
     return {token: OrderLimits(**_decimals(row)) for token, row in json.loads(text).items()}
 

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from aiosmtpd.smtp import SMTP
 
 from breakout_assets.trading import delivery
-from breakout_assets.trading.delivery import DeliveryReport, deliver, explain
+from breakout_assets.trading.delivery import DeliveryReport, deliver, in_words
 from breakout_assets.trading.ledger import Ledger
 from breakout_assets.trading.mails import Mail, MailSettings, OrderLine, compose_hour
 from breakout_assets.trading.schema import mails
@@ -583,5 +583,5 @@ def test_a_refused_login_leaves_the_password_nowhere(
     ],
 )
 def test_failures_are_told_by_their_kind_and_code_alone(failure: Exception, words: str) -> None:
-    assert explain(failure).endswith(words)
-    assert "hunter2" not in explain(failure)
+    assert in_words(failure).endswith(words)
+    assert "hunter2" not in in_words(failure)
