@@ -74,6 +74,11 @@ def is_local(path: UPath) -> bool:
 # Reading ---------------------------------------------------------------------------------------------------------
 
 
+def below(folder: UPath, path: UPath) -> str:
+    """The name of a path as seen from a folder above it, the same on a disk and in a bucket."""
+    return path.path.removeprefix(folder.path).lstrip("/")
+
+
 def read(path: UPath) -> bytes:
     """The bytes of a file.
 

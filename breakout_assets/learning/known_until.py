@@ -33,7 +33,7 @@ def newest_known(folder: UPath, ending: str, hour: datetime | None) -> tuple[dat
     pattern = re.compile(f"({STAMP}){re.escape(ending)}")
     found = {}
     for path in (file.path for file in objects.found_under(folder)):
-        match = pattern.fullmatch(path.path.removeprefix(folder.path).lstrip("/"))
+        match = pattern.fullmatch(objects.below(folder, path))
         if match:
             found[hour_of(match[1])] = path
     known = [until for until in found if hour is None or until <= hour]

@@ -89,7 +89,7 @@ def explain(ledger: Ledger, store: Store, name: str) -> Explanation:
         sources=sources,
         prediction=prediction,
         model=read_manifest(folder) if folder else None,
-        model_path=folder.path.removeprefix(store.root.path).lstrip("/") if folder else None,
+        model_path=objects.below(store.root, folder) if folder else None,
         same_score=_same_score(store, order, folder, prediction),
         same_decision=None if _untried(record, sources) else not differences,
         differences=differences,

@@ -33,7 +33,7 @@ def read_sources(store: Store, hour: datetime) -> dict[str, dict[str, str]]:
     raw = store.raw_file(hour)
     if raw is not None:
         paths[RAW] = raw.path
-    return {table: {"path": _below(store, path), "sha256": _sha256(path)} for table, path in paths.items()}
+    return {table: {"path": objects.below(store.root, path), "sha256": _sha256(path)} for table, path in paths.items()}
 
 
 def compare_sources(store: Store, inputs: Mapping[str, Any]) -> list[Source]:
@@ -48,10 +48,6 @@ def _state(path: UPath, sha256: str) -> Literal["unchanged", "changed", "gone"]:
     if not objects.exists(path):
         return "gone"
     return "unchanged" if _sha256(path) == sha256 else "changed"
-
-
-def _below(store: Store, path: UPath) -> str:
-    return path.path.removeprefix(store.root.path).lstrip("/")
 
 
 def _sha256(path: UPath) -> str:
