@@ -1,19 +1,17 @@
 """The monitoring asset: what became of predictions, and whether the market is still the one that was learned from."""
 
-from typing import Any, Final
+from typing import Any
 
 import dagster as dg
 
 from breakout_assets.defs.dataset import indicator_features, labelled_dataset
+from breakout_assets.defs.evaluation import GROUP, OWNERS
 from breakout_assets.defs.models import predictions
 from breakout_assets.defs.partitions import ONE_RUN
 from breakout_assets.defs.reporting import check_results, checks_of, preview, refusing
 from breakout_assets.settings import Settings
 from breakout_assets.store import Store
 from breakout_assets.validation import CHECKS
-
-GROUP: Final = "evaluation"
-OWNERS: Final = ["team:research"]
 
 
 @dg.asset(
