@@ -149,7 +149,8 @@ def _trading(console: Console, options: argparse.Namespace) -> None:
     from breakout_assets.store import Store
     from breakout_assets.trading.console import print_accepted, print_explanation, print_switch
     from breakout_assets.trading.explain import explain
-    from breakout_assets.trading.switches import accept_differences, halt, resume
+    from breakout_assets.trading.holdings import accept_differences
+    from breakout_assets.trading.switches import halt, resume
 
     settings = load_settings()
     account = account_of(settings)
@@ -160,7 +161,7 @@ def _trading(console: Console, options: argparse.Namespace) -> None:
         print_explanation(console, explain(ledger, store, options.order))
     elif options.command == "accept":
         broker = account.open_broker(ledger)
-        accepted = accept_differences(ledger, broker, account.name, options.by, options.reason, now)
+        accepted = accept_differences(ledger, broker, account.name, account.rules.cash, options.by, options.reason, now)
         print_accepted(console, account.name, accepted)
     else:
         decide = halt if options.command == "halt" else resume

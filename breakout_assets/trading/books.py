@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 from breakout_assets.market.health import HealthState
 from breakout_assets.trading.mails import Mail
 from breakout_assets.trading.orders import ENDED, Fill, Order, Report, Status
-from breakout_assets.trading.portfolio import Mark, Portfolio, fold
+from breakout_assets.trading.portfolio import Adjustment, Mark, Portfolio, fold
 from breakout_assets.trading.rules import HOUR
 from breakout_assets.trading.schema import (
     accounts,
@@ -27,10 +27,12 @@ from breakout_assets.trading.schema import (
     switches,
 )
 
-# Events that tell of an order without changing its status: trades of it, and look-ups that did not find it.
+# Events that tell of an order without changing its status: trades of it, look-ups that did not find it, and the first
+# that did again.
 EXECUTED: Final = "executed"
 MISSED: Final = "missed"
-_NO_STATUS: Final = (EXECUTED, MISSED)
+SEEN: Final = "seen"
+NO_STATUS: Final = (EXECUTED, MISSED, SEEN)
 _ORDER_COLUMNS: Final = [column for column in orders.c if column is not orders.c.account]
 # Hours without a price are counted no further: a month is as good as for ever.
 _UNPRICED_HOURS: Final = 720
@@ -48,6 +50,8 @@ class OrderEvent:
     at: datetime
     reason: str | None
     venue_id: str | None
+    address: str | None
+    """Where it was sent: venue, market and account."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,18 +65,6 @@ class Switch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adjustment:
-    """An amount at the venue that is not of this account's orders."""
-
-    item: str
-    """A token, or USD."""
-    amount: Decimal
-    at: datetime
-    by: str
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class HourRecord:
     """The decision of an hour. The JSON texts are null for hours of before they were kept."""
 
@@ -80,12 +72,12 @@ class HourRecord:
     health: str
     outcome: str
     traded_at: datetime
-    equity: Decimal | None
-    blocks: str | None
-    rules: str | None
-    limits: str | None
-    inputs: str | None
-    event: int | None
+    equity: Decimal | None = None
+    blocks: str | None = None
+    rules: str | None = None
+    limits: str | None = None
+    inputs: str | None = None
+    event: int | None = None
 
 
 @dataclass(frozen=True)
@@ -114,10 +106,12 @@ class Books:
         at: datetime,
         reason: str | None = None,
         venue_id: str | None = None,
+        address: str | None = None,
     ) -> int:
         """Record a step of an order; its number in the sequence of all steps."""
-        row = {"order_id": order_id, "status": status, "hour": hour, "at": at, "reason": reason, "venue_id": venue_id}
-        key = self.connection.execute(order_events.insert().values(**row)).inserted_primary_key
+        step = {"order_id": order_id, "status": status, "hour": hour, "at": at}
+        told = {"reason": reason, "venue_id": venue_id, "address": address}
+        key = self.connection.execute(order_events.insert().values(**step, **told)).inserted_primary_key
         assert key is not None  # noqa: S101  an insert of one row has one
         return int(key[0])
 
@@ -140,7 +134,14 @@ class Books:
             note = report.note or (self._asked_why(order.order_id) if told == "cancelled" else None)
             self.event(order.order_id, told, hour, at, note, report.venue_id)
             return True
+        if not new and self._was_missed(order.order_id):
+            self.event(order.order_id, SEEN, hour, at, venue_id=report.venue_id)
         return bool(new)
+
+    def _was_missed(self, order_id: str) -> bool:
+        """Whether the newest look-up of an order did not find it."""
+        query = sa.select(order_events.c.status).where(order_events.c.order_id == order_id)
+        return self.connection.scalar(query.order_by(order_events.c.sequence.desc()).limit(1)) == MISSED
 
     def _asked_why(self, order_id: str) -> str | None:
         """Why the end of an order was asked for first."""
@@ -165,7 +166,7 @@ class Books:
         self._insert(switches, account=self.account, **vars(switch))
 
     def adjust(self, adjustment: Adjustment) -> None:
-        """Record an amount that is not of this account's orders."""
+        """Record an amount that is of no order of the account."""
         self._insert(adjustments, account=self.account, **vars(adjustment))
 
     def post(self, mail: Mail) -> None:
@@ -248,7 +249,7 @@ class Books:
         newest = (
             sa.select(sa.func.max(order_events.c.sequence))
             .join(orders, orders.c.order_id == order_events.c.order_id)
-            .where(orders.c.account == self.account, order_events.c.status.not_in(_NO_STATUS))
+            .where(orders.c.account == self.account, order_events.c.status.not_in(NO_STATUS))
             .group_by(order_events.c.order_id)
         )
         query = (
@@ -279,7 +280,7 @@ class Books:
         """The status of an order: its last event that changes it."""
         query = (
             sa.select(order_events.c.status)
-            .where(order_events.c.order_id == order_id, order_events.c.status.not_in(_NO_STATUS))
+            .where(order_events.c.order_id == order_id, order_events.c.status.not_in(NO_STATUS))
             .order_by(order_events.c.sequence.desc())
             .limit(1)
         )
@@ -291,7 +292,7 @@ class Books:
         newest = (
             sa.select(sa.func.max(order_events.c.sequence))
             .join(orders, orders.c.order_id == order_events.c.order_id)
-            .where(orders.c.account == self.account, order_events.c.status.not_in(_NO_STATUS))
+            .where(orders.c.account == self.account, order_events.c.status.not_in(NO_STATUS))
             .where(self._as_of(until, event))
             .group_by(order_events.c.order_id)
         )
@@ -367,10 +368,11 @@ class Books:
         query = sa.select(*columns).where(switches.c.account == self.account).order_by(switches.c.sequence)
         return [Switch(**row) for row in self.connection.execute(query).mappings()]
 
-    def adjustments(self) -> list[Adjustment]:
-        """Every amount that is not of this account's orders, oldest first."""
+    def adjustments(self, until: datetime) -> list[Adjustment]:
+        """Amounts that are of no order of the account, up to what came after an hour, oldest first."""
         columns = [adjustments.c[name] for name in Adjustment.__dataclass_fields__]
-        query = sa.select(*columns).where(adjustments.c.account == self.account).order_by(adjustments.c.sequence)
+        known = sa.or_(adjustments.c.hour.is_(None), adjustments.c.hour <= until)
+        query = sa.select(*columns).where(adjustments.c.account == self.account, known).order_by(adjustments.c.sequence)
         return [Adjustment(**row) for row in self.connection.execute(query).mappings()]
 
     def portfolio(self, hour: datetime, opening_cash: Decimal, event: int | None = None) -> Portfolio:
@@ -391,6 +393,7 @@ class Books:
             fills=self.fills(hour, event),
             marks=self.marks(sorted({order.token for order in known}), until),
             priced_hours=self._priced_hours(until),
+            adjustments=self.adjustments(until),
         )
 
     def _priced_hours(self, until: datetime) -> list[datetime]:

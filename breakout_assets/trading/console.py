@@ -6,9 +6,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from breakout_assets.trading.books import Adjustment, Switch
+from breakout_assets.trading.books import Switch
 from breakout_assets.trading.explain import Explanation
 from breakout_assets.trading.money import plain
+from breakout_assets.trading.portfolio import Adjustment
 
 _ANSWERS = {True: "[green]yes[/]", False: "[bold red]no[/]", None: "[yellow]cannot be tried[/]"}
 

@@ -8,21 +8,43 @@ time unless its absence is proven.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Literal
+from itertools import takewhile
+from typing import Final, Literal, TypeVar
 
 from breakout_assets.errors import DataError, TemporaryError
-from breakout_assets.trading.books import MISSED, Books
+from breakout_assets.trading.books import MISSED, Books, OrderEvent
 from breakout_assets.trading.brokers import Broker
 from breakout_assets.trading.ledger import Ledger
 from breakout_assets.trading.mails import MailSettings
-from breakout_assets.trading.orders import IN_FLIGHT, UNSENT, Accepted, Answer, Order, Rejected, Report, Unknown
+from breakout_assets.trading.orders import (
+    IN_DOUBT,
+    IN_FLIGHT,
+    UNSENT,
+    Accepted,
+    Answer,
+    NotSent,
+    Order,
+    Rejected,
+    Report,
+    Status,
+    Unknown,
+)
 from breakout_assets.trading.outcome import post_hour_mail
 from breakout_assets.trading.rules import HOUR, TradingRules
+from breakout_assets.trading.switches import halt_reason
 
 # An order that was proven absent twice meets a venue that does not take it.
 MOST_SENDS: Final = 2
 # A venue may show an order long after it was taken for absent. What it executes then is booked all the same.
 WATCH: Final = timedelta(days=1)
+# The first hour that finds an order missing may meet a fault of the venue, which the next two would see mended.
+FORGOTTEN: Final = timedelta(hours=2)
+# An order that cannot be read says nothing of the others; so many in a row say that it is the venue, and each takes
+# most of a minute.
+UNANSWERED: Final = 3
+
+Failure = TemporaryError | DataError
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,28 +76,64 @@ class Desk:
             orders = [order for order, status in books.unended() if status in UNSENT]
         return sorted(orders, key=lambda order: order.side == "buy")  # sales first: they lower what is at risk
 
-    def send_waiting(self, orders: Iterable[Order], blocks: Sequence[str]) -> None:
-        """Send these, unless they have become too old, or purchases are blocked by now: those end here."""
-        for order in orders:
-            if self.now() - order.hour > self.rules.max_age:
-                self._end(order, "cancelled", f"not sent within {self.rules.max_age // HOUR} hours of the decision")
-            elif blocks and order.purpose == "entry":
-                self._end(order, "cancelled", f"not sent: {'; '.join(blocks)}")
-            else:
-                self.send(order)
+    def send(self, orders: Iterable[Order], blocks: Sequence[str] = ()) -> list[Failure]:
+        """Send what is recorded and not at the venue; once more what is proven never to have arrived.
 
-    def send(self, order: Order) -> None:
-        """Send an order whose intent is recorded; once, and once more if it is proven that it never arrived."""
-        while self._begin(order):
+        What has become too old meanwhile ends here, and so does an entry if something stands against buying.
+
+        Args:
+            orders: in the order in which they are to be sent.
+            blocks: sentences why nothing may be bought.
+
+        Returns:
+            Failures that concern single orders, whose fate is open until the next run. The others have been dealt with.
+
+        Raises:
+            TemporaryError: the venue cannot be read.
+        """
+        failures: list[Failure] = []
+        waiting = list(orders)
+        for _ in range(MOST_SENDS):
+            failures += _one_by_one(waiting, lambda order: self._send(order, blocks))
+            failures += self._prove([order for order in waiting if self._status(order) in IN_DOUBT])
+            waiting = [order for order in waiting if self._status(order) == "absent"]
+        return failures
+
+    def _status(self, order: Order) -> Status:
+        with self.ledger.read(self.account) as books:
+            return books.status(order.order_id)
+
+    def _send(self, order: Order, blocks: Sequence[str]) -> None:
+        # The same hour decided anew from a lost ledger makes the same ids: the venue may have them.
+        if self._status(order) in UNSENT and not self._found(order) and self._begin(order, blocks):
             self._settle(order, self._place(order))
 
-    def _begin(self, order: Order) -> bool:
+    def _begin(self, order: Order, blocks: Sequence[str]) -> bool:
         """Commit that an order is about to be sent; false if it is not to be."""
+        address = self.broker.address(order)
         with self.ledger.write(self.account) as books:
             if books.status(order.order_id) not in UNSENT:
                 return False
-            books.event(order.order_id, "sending", self.hour, self.now())
-        return True
+            why_not = self._why_not(order, [*self._halted(books), *blocks])
+            if why_not:
+                books.event(order.order_id, "cancelled", self.hour, self.now(), why_not)
+                self.tell(books)
+            else:
+                books.event(order.order_id, "sending", self.hour, self.now(), address=address)
+            return why_not is None
+
+    def _halted(self, books: Books) -> list[str]:
+        # Asked in the transaction that commits the sending: a halt counts from the moment at which it is given.
+        halted = halt_reason(books.switches())
+        return [halted] if halted else []
+
+    def _why_not(self, order: Order, blocks: Sequence[str]) -> str | None:
+        """Why an order is not sent any more."""
+        if self.now() - order.hour > self.rules.max_age:
+            return f"not sent within {self.rules.max_age // HOUR} hours of the decision"
+        if blocks and order.purpose == "entry":
+            return f"not sent: {'; '.join(dict.fromkeys(blocks))}"
+        return None
 
     def _place(self, order: Order) -> Answer:
         try:
@@ -87,20 +145,19 @@ class Desk:
         if isinstance(answer, Accepted):
             with self.ledger.write(self.account) as books:
                 books.event(order.order_id, "accepted", self.hour, self.now(), venue_id=answer.venue_id)
+        elif isinstance(answer, NotSent):
+            self._end(order, "rejected", answer.reason)
         elif isinstance(answer, Rejected):
             # A refusal costs one more look: a duplicate can be refused although its twin lives.
             try:
-                report = self.broker.look_up(order)
+                found = self._found(order)
             except (TemporaryError, DataError) as error:
                 self._unknown(order, f"{answer.reason}; and it could not be looked up: {error}")
                 return
-            if report is None:
+            if not found:
                 self._end(order, "rejected", answer.reason)
-            else:
-                self.book([(order, report)])
         else:
             self._unknown(order, answer.reason)
-            self._prove(order)
 
     def _unknown(self, order: Order, reason: str) -> None:
         with self.ledger.write(self.account) as books:
@@ -109,80 +166,128 @@ class Desk:
 
     # Proving ---------------------------------------------------------------------------------------------------
 
-    def _prove(self, order: Order) -> None:
-        """Look an order up until it is found, or its absence is proven: then it waits to be sent again, or is over.
+    def _prove(self, orders: Iterable[Order]) -> list[Failure]:
+        """Look orders up until each is found, or its absence is proven: then it waits to be sent again, or is over."""
+        proof, failures, doubtful = self.broker.absence, list[Failure](), list(orders)
+        while doubtful:
+            left: list[Order] = []
 
-        Raises:
-            TemporaryError: the venue cannot be read; the order stays in flight.
-        """
-        proof = self.broker.absence
-        while True:
-            report = self.broker.look_up(order)
-            if report is not None:
-                self.book([(order, report)])
-                return
-            sent, misses, since = self._miss(order)
-            if misses >= proof.look_ups and self.now() - since >= proof.span:
-                break
-            self.wait(proof.span.total_seconds() / proof.look_ups)
+            def look(order: Order, left: list[Order] = left) -> None:
+                if not self._found(order) and not self._is_absent(order):
+                    left.append(order)
+
+            failures += _one_by_one(doubtful, look)
+            doubtful = left
+            if doubtful:
+                self.wait(proof.span.total_seconds() / proof.look_ups)
+        return failures
+
+    def _is_absent(self, order: Order) -> bool:
+        """Count a look-up in vain; whether that proves that the order never arrived, which then is recorded."""
+        misses, since, sent = self._miss(order)
+        if misses < self.broker.absence.look_ups or self.now() - since < self.broker.absence.span:
+            return False
         absence = f"it never arrived: {misses} look-ups since {since} did not find it"
         again = sent < MOST_SENDS and self.now() - order.hour <= self.rules.max_age
         self._end(order, "absent" if again else "rejected", absence)
+        return True
 
-    def _miss(self, order: Order) -> tuple[int, int, datetime]:
-        """Record a look-up in vain; how often the order was sent, look-ups in vain since then, and when that was."""
+    def _miss(self, order: Order) -> tuple[int, datetime, int]:
+        """Record a look-up in vain: how many there were in a row, since when, and how often the order was sent.
+
+        Raises:
+            DataError: it was sent elsewhere than it is looked for now.
+        """
         with self.ledger.write(self.account) as books:
-            books.event(order.order_id, MISSED, self.hour, self.now())
             events = books.events(order_id=order.order_id)
-        sends = [event for event in events if event.status == "sending"]
-        misses = [event for event in events if event.status == MISSED and event.sequence > sends[-1].sequence]
-        return len(sends), len(misses), sends[-1].at
+            sends = [event for event in events if event.status == "sending"]
+            self._check_address(order, sends)
+            books.event(order.order_id, MISSED, self.hour, self.now())
+            misses = _misses(books, order)
+        return len(misses), misses[-1].at, len(sends)
+
+    def _check_address(self, order: Order, sends: Sequence[OrderEvent]) -> None:
+        sent_to = sends[-1].address if sends else None
+        address = self.broker.address(order)
+        if sent_to is not None and sent_to != address:
+            raise DataError(
+                f"{_named(order)} was sent to {sent_to} and is not found at {address}: restore the pair or the key "
+                "until it has ended"
+            )
 
     # Following -------------------------------------------------------------------------------------------------
 
-    def follow(self) -> list[str]:
+    def follow(self) -> list[Failure]:
         """Ask the venue about every order that may be there, and book what it tells.
 
         Returns:
-            A sentence for each order that the venue had and knows no more.
+            Failures that concern single orders: one that cannot be read, or that the venue had and knows no more.
 
         Raises:
-            TemporaryError, DataError: the venue cannot be read.
+            TemporaryError: the venue cannot be read.
         """
         with self.ledger.read(self.account) as books:
-            in_flight = [each for each in books.unended() if each[1] in IN_FLIGHT]
-            asked = {order.order_id for order, _ in in_flight}
+            in_flight = {order.order_id: (order, status) for order, status in books.unended() if status in IN_FLIGHT}
             doubted = books.doubted_since(self.now() - WATCH)
-            watched = [order for order in doubted if order.order_id not in asked]
         found: list[tuple[Order, Report]] = []
-        unproven, lost = [], []
-        for order, status in in_flight:
+        unproven: list[Order] = []
+
+        def look(order: Order) -> None:
             report = self.broker.look_up(order)
             if report is not None:
                 found.append((order, report))
-            elif status in ("sending", "unknown"):
+            elif order.order_id in in_flight and in_flight[order.order_id][1] in IN_DOUBT:
                 unproven.append(order)
-            else:
-                lost.append(f"{_named(order)} was accepted, and the venue no longer knows it")
-        found += [(order, report) for order in watched if (report := self.broker.look_up(order)) is not None]
-        self.book(found)
-        for order in unproven:
-            self._prove(order)
-        return lost
+            elif order.order_id in in_flight:
+                misses, since, _ = self._miss(order)
+                told = f"{misses} look-ups since {since} did not find it"
+                raise DataError(f"{_named(order)} was accepted, and the venue no longer knows it: {told}")
 
-    def cancel(self, order: Order, reason: str) -> None:
-        """Ask the venue to end an order and book what came of it; what was executed meanwhile counts.
+        asked = [order for order, _ in in_flight.values()]
+        asked += [order for order in doubted if order.order_id not in in_flight]
+        failures = _one_by_one(asked, look)
+        self.book(found)
+        return failures + self._prove(unproven)
+
+    def end_forgotten(self) -> None:
+        """End what the venue accepted and has not known for long: to be called only while its balances agree.
+
+        Exchanges forget orders that ended without an execution, some within hours; one that was executed shows in the
+        balances.
+        """
+        with self.ledger.read(self.account) as books:
+            accepted = [order for order, status in books.unended() if status in ("accepted", "cancelling")]
+            missed = [(order, _misses(books, order)) for order in accepted]
+        for order, misses in missed:
+            if len(misses) >= self.broker.absence.look_ups and self.now() - misses[-1].at >= FORGOTTEN:
+                reason = f"the venue has not known it since {misses[-1].at}, and holds what it would without it"
+                self._end(order, "cancelled", reason)
+
+    def cancel(self, orders: Iterable[tuple[Order, str]]) -> list[Failure]:
+        """Ask the venue to end orders, each for a reason, and book what came of it; what was executed counts.
+
+        Returns:
+            Failures that concern single orders, which stay in flight.
 
         Raises:
-            TemporaryError, DataError: the venue cannot be read; the order stays in flight.
+            TemporaryError: the venue cannot be read.
         """
+        return _one_by_one(orders, self._cancel)
+
+    def _cancel(self, ending: tuple[Order, str]) -> None:
+        order, reason = ending
         with self.ledger.write(self.account) as books:
             if books.status(order.order_id) == "accepted":
                 books.event(order.order_id, "cancelling", self.hour, self.now(), reason)
         self.broker.cancel(order)
+        self._found(order)
+
+    def _found(self, order: Order) -> bool:
+        """Look an order up and book what the venue tells; false if it knows nothing of it now."""
         report = self.broker.look_up(order)
         if report is not None:
             self.book([(order, report)])
+        return report is not None
 
     def book(self, reports: Iterable[tuple[Order, Report]]) -> None:
         """Book what the venue told of orders, in one transaction."""
@@ -199,6 +304,32 @@ class Desk:
             if books.status(order.order_id) != status:
                 books.event(order.order_id, status, self.hour, self.now(), reason)
                 self.tell(books)
+
+
+def _one_by_one(items: Iterable[T], act: Callable[[T], None]) -> list[Failure]:
+    """Act on each, whatever happens with the others.
+
+    Raises:
+        TemporaryError: the venue did not answer several times in a row.
+    """
+    failures: list[Failure] = []
+    unanswered = 0
+    for item in items:
+        try:
+            act(item)
+        except (TemporaryError, DataError) as failure:
+            failures.append(failure)
+            unanswered = unanswered + 1 if isinstance(failure, TemporaryError) else 0
+            if unanswered == UNANSWERED:
+                raise
+        else:
+            unanswered = 0
+    return failures
+
+
+def _misses(books: Books, order: Order) -> list[OrderEvent]:
+    """The look-ups that did not find an order since it was last heard of, newest first."""
+    return list(takewhile(lambda event: event.status == MISSED, reversed(books.events(order_id=order.order_id))))
 
 
 def _named(order: Order) -> str:

@@ -5,14 +5,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from typing import Any, Final
 
 import pandas as pd
 
-from breakout_assets.errors import DataError, SettingsError, TemporaryError
+from breakout_assets.errors import DataError, TemporaryError
 from breakout_assets.market.health import HealthState
-from breakout_assets.trading.books import Adjustment, Books, HourRecord, Switch
+from breakout_assets.trading.books import Books, HourRecord, Switch
 from breakout_assets.trading.brokers import Broker, Quote
 from breakout_assets.trading.decide import (
     Signal,
@@ -24,12 +23,13 @@ from breakout_assets.trading.decide import (
     read_quotes,
     read_signals,
 )
-from breakout_assets.trading.desk import Desk
+from breakout_assets.trading.desk import Desk, Failure
+from breakout_assets.trading.holdings import open_account
 from breakout_assets.trading.ledger import Ledger
 from breakout_assets.trading.mails import MailSettings
 from breakout_assets.trading.orders import Order
 from breakout_assets.trading.outcome import HourResult, recorded
-from breakout_assets.trading.reconcile import USD, balance_differences, differences, expected_balances
+from breakout_assets.trading.reconcile import differences, expected_balances
 from breakout_assets.trading.record import limits_text, rules_text
 from breakout_assets.trading.rules import HOUR, TradingRules
 from breakout_assets.trading.switches import halt_reason, pull
@@ -48,6 +48,8 @@ class Market:
     health: HealthState
     inputs: Mapping[str, Any]
     """What these were read from: a path and SHA-256 for each table."""
+    doubts: Sequence[str] = ()
+    """Sentences why they are not to be bought on."""
 
 
 def trade_hour(
@@ -63,6 +65,7 @@ def trade_hour(
     *,
     mail: MailSettings | None = None,
     inputs: Mapping[str, Any] | None = None,
+    doubts: Sequence[str] = (),
     wait: Callable[[float], None] = time.sleep,
 ) -> HourResult:
     """Trade an hour: book what became of earlier orders, compare with the venue, decide, and send.
@@ -83,12 +86,14 @@ def trade_hour(
         broker: the venue.
         mail: whom to tell; null writes no mail.
         inputs: what the frames were read from, kept with the decision.
+        doubts: sentences why nothing may be bought on what is given, such as that predictions are missing.
         wait: waits so many seconds; venues are asked again after a while.
 
     Raises:
         DataError: an argument is malformed, the ledger cannot be used, or the venue needs a person.
         SettingsError: the account began with another amount of cash than the rules say, or the venue holds less.
-        TemporaryError: another process trades the account, or the venue cannot be read now.
+        TemporaryError: another process trades the account, or something of the venue cannot be read now; whatever can
+            be done without that has been done.
     """
     _check_arguments(hour, account, now())
     with ledger.sole(f"trading-{account}") as free:
@@ -106,10 +111,10 @@ def trade_hour(
         desk = Desk(ledger, account, broker, rules, hour, now, wait, mail)
         health = _health(health_state, hour)
         if decided:
-            _finish(desk, health)
+            _finish(desk, health, doubts)
         else:
             quotes = {} if health is HealthState.HALTED else read_quotes(prices, hour)
-            _trade(desk, Market(read_signals(predictions, hour), quotes, health, inputs or {}))
+            _trade(desk, Market(read_signals(predictions, hour), quotes, health, inputs or {}, doubts))
         with ledger.read(account) as books:
             return recorded(books, hour, rules, repeated=decided)
 
@@ -143,75 +148,70 @@ def _health(state: str, hour: datetime) -> HealthState:
         raise DataError(f"market health of {hour} is {state!r}; known are {', '.join(HealthState)}") from error
 
 
-def _finish(desk: Desk, health: HealthState) -> None:
-    """Book what became of orders that are in flight, and send what was decided and is not at the venue.
-
-    What was decided to be bought is bought only if it still might be: the market, a person or a difference may have
-    come in between.
-    """
-    lost = desk.follow()
-    waiting = desk.waiting()
-    if not waiting:
-        return
-    with desk.ledger.read(desk.account) as books:
-        halted = halt_reason(books.switches())
-    blocks = [] if health is HealthState.ACTIVE else [f"the market is {health}"]
-    blocks += [*([halted] if halted else []), *lost, *_disagreements(desk)]
-    desk.send_waiting(waiting, blocks)
-    desk.follow()
+def _finish(desk: Desk, health: HealthState, doubts: Sequence[str]) -> None:
+    """Book what became of orders that are in flight, and send what was decided and is not at the venue."""
+    failures, differing = _compare(desk)
+    blocks = _blocks(desk, health, (*doubts, *map(str, failures), *differing))
+    _raise_passing([*failures, *desk.send(desk.waiting(), blocks)])
 
 
 def _trade(desk: Desk, market: Market) -> None:
-    _open_account(desk)
-    _finish(desk, market.health)
-    with desk.ledger.read(desk.account) as books:
-        halted = halt_reason(books.switches())
-    blocks = [halted] if halted else []
+    open_account(desk.ledger, desk.account, desk.broker, desk.rules.cash, desk.now())
+    failures = desk.follow()
+    halted = _halts(desk)
     if halted:  # before this hour's prices can execute on paper what still waits to be bought
-        _cancel_outdated(desk, {}, blocks)
+        failures += _cancel_outdated(desk, {}, halted)
     desk.broker.open_hour(desk.hour, market.quotes)
-    lost = desk.follow()
-    _cancel_outdated(desk, market.quotes, blocks)
-    disagreements = _disagreements(desk)
-    if disagreements:  # a trade between two readings looks like a difference, once
-        lost = desk.follow()
-        disagreements = _disagreements(desk)
-    for order in _decide(desk, market, (*lost, *disagreements)):
-        desk.send(order)
+    unread, differing = _compare(desk)
+    against = (*market.doubts, *map(str, unread), *differing)
+    _guard(desk, market.quotes)
+    blocks = _blocks(desk, market.health, against)
+    failures += unread + _cancel_outdated(desk, market.quotes, blocks)
+    failures += desk.send(desk.waiting(), blocks)  # what an interrupted run had decided
+    failures += desk.send(_decide(desk, market, against))
     if desk.broker.immediate:
         desk.wait(FIRST_LOOK_SECONDS)
-        desk.follow()
+        failures += desk.follow()
+    _raise_passing(failures)
 
 
-def _cancel_outdated(desk: Desk, quotes: Mapping[str, Quote], blocks: Sequence[str]) -> None:
+def _raise_passing(failures: Sequence[Failure]) -> None:
+    """Let the run be tried again for what may pass; what needs a person stands in the record of the hour."""
+    for failure in failures:
+        if isinstance(failure, TemporaryError):
+            raise failure
+
+
+def _blocks(desk: Desk, health: HealthState, against: Sequence[str]) -> list[str]:
+    """Everything that stands against buying. While anything does, no purchase is decided, sent, or left to wait."""
+    unhealthy = [] if health is HealthState.ACTIVE else [f"the market is {health}"]
+    return [*unhealthy, *_halts(desk), *against]
+
+
+def _halts(desk: Desk) -> list[str]:
+    with desk.ledger.read(desk.account) as books:
+        halted = halt_reason(books.switches())
+    return [halted] if halted else []
+
+
+def _cancel_outdated(desk: Desk, quotes: Mapping[str, Quote], blocks: Sequence[str]) -> list[Failure]:
     with desk.ledger.read(desk.account) as books:
         portfolio = books.portfolio(desk.hour, desk.rules.cash)
     ending = [(each, "asked again") for each in portfolio.open_orders if each.status == "cancelling"]
     ending += outdated(portfolio, quotes, desk.rules, desk.hour, blocks)
-    for each, reason in ending:
-        desk.cancel(each.order, reason)
+    return desk.cancel((each.order, reason) for each, reason in ending)
 
 
-def _open_account(desk: Desk) -> None:
-    with desk.ledger.read(desk.account) as books:
-        opening_cash = books.opening_cash()
-    if opening_cash is None:
-        balances = desk.broker.balances()
-        if balances.cash < desk.rules.cash:
-            raise SettingsError(
-                f"the venue holds {balances.cash} USD, less than BREAKOUT_CASH={desk.rules.cash}; set it to what the "
-                "account may use"
-            )
-        with desk.ledger.write(desk.account) as books:
-            books.open_account(desk.rules.cash)
-            for item, amount in balance_differences({USD: desk.rules.cash}, balances).items():
-                why = "it was there before the account began"
-                books.adjust(Adjustment(item=item, amount=amount, at=desk.now(), by="opening", reason=why))
-    elif opening_cash != desk.rules.cash:
-        raise SettingsError(
-            f"the account {desk.account} began with {opening_cash} USD, not with BREAKOUT_CASH={desk.rules.cash}; set "
-            "it back, or name another file in BREAKOUT_LEDGER to begin anew"
-        )
+def _compare(desk: Desk) -> tuple[list[Failure], tuple[str, ...]]:
+    """Book what became of orders that are in flight; what cannot be read of them, and what the venue has otherwise."""
+    failures = desk.follow()
+    differing = _disagreements(desk)
+    if differing:  # a trade between two readings looks like a difference, once
+        failures = desk.follow()
+        differing = _disagreements(desk)
+    if not differing:
+        desk.end_forgotten()
+    return failures, differing
 
 
 def _disagreements(desk: Desk) -> tuple[str, ...]:
@@ -219,28 +219,27 @@ def _disagreements(desk: Desk) -> tuple[str, ...]:
     venue_orders, balances = desk.broker.open_orders(), desk.broker.balances()
     with desk.ledger.read(desk.account) as books:
         portfolio = books.portfolio(desk.hour, desk.rules.cash)
-        expected = expected_balances(portfolio, books.adjustments())
+        expected = expected_balances(portfolio)
     open_ids = {desk.broker.spelling(each.order.order_id) for each in portfolio.open_orders}
-    return differences(expected, balances, venue_orders, open_ids)
+    return differences(expected, balances, venue_orders, open_ids, portfolio.trades)
 
 
-def _guard(books: Books, desk: Desk, equity: Decimal) -> str | None:
-    """The halt that is in force; a drawdown pulls the switch, so that only a person can let entries go on."""
-    switches = books.switches()
-    halted = halt_reason(switches)
-    if halted:
-        return halted
+def _guard(desk: Desk, quotes: Mapping[str, Quote]) -> None:
+    """Pull the switch after a fall of the equity, unless it is pulled, so that only a person lets entries go on."""
+    with desk.ledger.read(desk.account) as books:
+        equity = equity_at(books.portfolio(desk.hour, desk.rules.cash), quotes)
+        switches, equities = books.switches(), books.equities(desk.hour)
+    if halt_reason(switches):
+        return
     since = switches[-1].at if switches else None  # the last one lifted a halt: what was lost before is accepted
-    peak = max([equity, *(then for hour, then in books.equities(desk.hour) if since is None or hour >= since)])
+    peak = max([equity, *(then for hour, then in equities if since is None or hour >= since)])
     reason = drawdown_block(equity, peak, desk.rules)
-    if reason is None:
-        return None
-    pulled = Switch(action="halt", at=desk.now(), by=DRAWDOWN_GUARD, reason=reason)
-    pull(books, pulled, desk.mail)
-    return halt_reason([pulled])
+    if reason:
+        with desk.ledger.write(desk.account) as books:
+            pull(books, Switch(action="halt", at=desk.now(), by=DRAWDOWN_GUARD, reason=reason), desk.mail)
 
 
-def _decide(desk: Desk, market: Market, disagreements: Sequence[str]) -> list[Order]:
+def _decide(desk: Desk, market: Market, against: Sequence[str]) -> list[Order]:
     """Decide the hour and record it with everything it rests on, in one transaction; the orders that are to be sent."""
     rules, hour = desk.rules, desk.hour
     with desk.ledger.read(desk.account) as books:
@@ -248,8 +247,8 @@ def _decide(desk: Desk, market: Market, disagreements: Sequence[str]) -> list[Or
     limits = desk.broker.limits(sorted(held | {signal.token for signal in market.signals}))
     with desk.ledger.write(desk.account) as books:
         portfolio = books.portfolio(hour, rules.cash)
-        halted = _guard(books, desk, equity_at(portfolio, market.quotes))
-        blocks = (*([halted] if halted else []), *disagreements)
+        halted = halt_reason(books.switches())
+        blocks = (*([halted] if halted else []), *against)
         event = books.last_event()
         decision = decide(portfolio, market.signals, market.quotes, limits, market.health, blocks, rules, hour)
         orders = [Order(order_id=order_id(desk.account, intent), **vars(intent)) for intent in decision.intents]

@@ -3,6 +3,8 @@
 from decimal import ROUND_DOWN, ROUND_UP, Context, Decimal
 from typing import Final
 
+# The name of the cash among tokens.
+USD: Final = "USD"
 # Eight places are the finest step of the large venues. A quantity with more could not be ordered there, and down is
 # the only direction that can neither overspend nor sell more than is held.
 QUANTITY_STEP: Final = Decimal("0.00000001")

@@ -14,6 +14,8 @@ Status = Literal["intent", "sending", "unknown", "absent", "accepted", "cancelli
 ENDED: Final[frozenset[Status]] = frozenset({"filled", "cancelled", "rejected"})
 # Decided, and not at the venue: `absent` was sent, and it is proven that it never arrived.
 UNSENT: Final[frozenset[Status]] = frozenset({"intent", "absent"})
+# Sent, and only the venue can tell whether it arrived.
+IN_DOUBT: Final[frozenset[Status]] = frozenset({"sending", "unknown"})
 # An order in one of these may be at the venue, whether or not the venue has said so.
 IN_FLIGHT: Final[frozenset[Status]] = frozenset({"sending", "unknown", "accepted", "cancelling"})
 
@@ -102,20 +104,20 @@ class Rejected:
 
 
 @dataclass(frozen=True)
+class NotSent:
+    """Nothing left this machine, for sure."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Unknown:
     """Nothing is proven: a time-out, a broken or unreadable answer, an error that may come after the order."""
 
     reason: str
 
 
-@dataclass(frozen=True)
-class NotSent:
-    """Nothing left this machine, for sure: the order is not at the venue, and nothing of it is under way."""
-
-    reason: str
-
-
-Answer = Accepted | Rejected | Unknown | NotSent
+Answer = Accepted | Rejected | NotSent | Unknown
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Final, Literal
 import pandas as pd
 
 from breakout_assets.tables import TRADE_ORDERS, OutcomeStatus, conform
-from breakout_assets.trading.books import EXECUTED, MISSED, Books
+from breakout_assets.trading.books import NO_STATUS, Books
 from breakout_assets.trading.mails import Mail, MailSettings, OrderLine, compose_hour, partition_link
 from breakout_assets.trading.money import plain, usd
 from breakout_assets.trading.orders import Fill, Order, Status
@@ -99,7 +99,7 @@ def recorded(books: Books, hour: datetime, rules: TradingRules, *, repeated: boo
     """What the ledger says that an hour did."""
     statuses = books.statuses(hour)
     fills = [fill for fill in books.fills(hour) if fill.hour == hour]
-    events = [event for event in books.events(hour=hour) if event.status not in (EXECUTED, MISSED)]
+    events = [event for event in books.events(hour=hour) if event.status not in NO_STATUS]
     reasons = {event.order_id: event.reason for event in events}
     touched = reasons.keys() | {fill.order_id for fill in fills}
     orders = [order for order in books.orders(hour) if order.order_id in touched or order.hour == hour]

@@ -9,7 +9,7 @@ from typing import Final
 
 import pandas as pd
 
-from breakout_assets.trading.money import plain, received, share_of, times, unit_price
+from breakout_assets.trading.money import USD, plain, received, share_of, times, unit_price
 from breakout_assets.trading.orders import ENDED, Fill, Order, Status
 from breakout_assets.trading.rules import HOUR
 
@@ -37,6 +37,24 @@ class Mark:
 
     price: Decimal
     hour: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adjustment:
+    """An amount at the venue that is of no order of the account.
+
+    One of the time before the account began stays beside it. Of those that a person accepted later, dollars are the
+    account's from then on, coins that are missing are gone from its positions, and others stay beside it.
+    """
+
+    item: str
+    """A token, or USD."""
+    amount: Decimal
+    at: datetime
+    by: str
+    reason: str
+    hour: datetime | None = None
+    """The last hour that had been traded: decisions of later ones knew it. Null before the account began."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +117,12 @@ class Portfolio:
     """Of what was sold, after all costs."""
     fees: Decimal
     """Paid so far, for open and closed positions; without those that a venue took in tokens."""
+    trades: int = 0
+    """Executions so far."""
     units: Mapping[str, Decimal] = field(default_factory=dict)
-    """Everything held by token, dust included: what a venue must show."""
+    """Everything held by token, dust included."""
+    beside: Mapping[str, Decimal] = field(default_factory=dict)
+    """What the venue holds beside, by token and `USD`; it is not of the account."""
     left: Mapping[str, datetime] = field(default_factory=dict)
     """Hour of the last sale of each token that was ever sold."""
 
@@ -143,6 +165,7 @@ def fold(
     fills: Iterable[Fill],
     marks: Mapping[str, Mark],
     priced_hours: Sequence[datetime] = (),
+    adjustments: Iterable[Adjustment] = (),
 ) -> Portfolio:
     """The portfolio at `hour` from everything booked up to it.
 
@@ -150,33 +173,36 @@ def fold(
         account: whose orders these are.
         hour: as of when.
         opening_cash: what the account began with, USD.
-        orders: all orders decided up to the hour.
+        orders: all orders decided up to the hour, oldest first.
         statuses: of each of them, by order id.
         fills: up to the hour, in the order in which they were booked.
         marks: newest believed prices by token. A position whose token has had none since it was bought counts at
             its own price.
         priced_hours: hours that were decided on believed prices.
+        adjustments: what the venue held otherwise, up to the hour.
     """
     known = {order.order_id: order for order in orders}
-    booked = list(fills)
+    booked, explained = list(fills), _explained(adjustments)
     executed, sold = by_order_and_entry(known, booked)
-    units, left = _units_and_last_sales(known, booked)
+    units, left = _units_and_last_sales(known, booked, explained.missing)
     cash = sum((fill.cash_flow for fill in booked), opening_cash)
-    entries = [order for order in known.values() if order.purpose == "entry" and order.order_id in executed]
-    found = [
-        _position(each, executed[each.order_id], sold.get(each.order_id, []), marks.get(each.token), priced_hours)
-        for each in entries
+    holdings = [
+        _Holding(order, executed[order.order_id], sold.get(order.order_id, []))
+        for order in known.values()
+        if order.purpose == "entry" and order.order_id in executed
     ]
-    held = [position for position in found if position]
+    held = _positions(holdings, marks, priced_hours, explained.missing)
     return Portfolio(
         account=account,
         hour=hour,
-        cash=cash,
+        cash=cash + explained.cash,
         positions=tuple(sorted(held, key=lambda position: (position.token, position.decided_hour))),
         open_orders=_open_orders(known.values(), statuses, executed),
-        realised_profit=cash - opening_cash + sum((position.cost for position in held), Decimal(0)),
+        realised_profit=cash - opening_cash + explained.proceeds + sum((each.cost for each in held), Decimal(0)),
         fees=sum((fill.fee for fill in booked), Decimal(0)),
+        trades=len(booked),
         units=units,
+        beside=explained.beside,
         left=left,
     )
 
@@ -207,7 +233,7 @@ def by_order_and_entry(
 
 
 def _units_and_last_sales(
-    orders: Mapping[str, Order], fills: Iterable[Fill]
+    orders: Mapping[str, Order], fills: Iterable[Fill], missing: Mapping[str, Decimal]
 ) -> tuple[dict[str, Decimal], dict[str, datetime]]:
     """Units held, and the hour of the last sale, by token in alphabetical order."""
     units: dict[str, Decimal] = defaultdict(Decimal)
@@ -217,6 +243,8 @@ def _units_and_last_sales(
         units[order.token] += fill.units
         if order.position is not None:
             left[order.token] = fill.hour
+    for token, amount in missing.items():
+        units[token] -= amount
     return {token: amount for token, amount in sorted(units.items()) if amount}, dict(sorted(left.items()))
 
 
@@ -236,26 +264,96 @@ def _open_orders(
     return tuple(sorted(waiting, key=lambda each: (each.order.hour, each.order.token)))
 
 
+@dataclass(frozen=True)
+class _Explained:
+    """What all adjustments together mean."""
+
+    cash: Decimal
+    """That came or went, USD."""
+    proceeds: Decimal
+    """The part of it that came for coins that left: of a sale by hand."""
+    missing: Mapping[str, Decimal]
+    """Units by token that are gone from the account."""
+    beside: Mapping[str, Decimal]
+    """By token and `USD`: at the venue, and not of the account."""
+
+
+def _explained(adjustments: Iterable[Adjustment]) -> _Explained:
+    beside: dict[str, Decimal] = defaultdict(Decimal)
+    accepted: dict[str, Decimal] = defaultdict(Decimal)
+    dollars: dict[datetime, Decimal] = defaultdict(Decimal)
+    sales: set[datetime] = set()
+    for each in adjustments:
+        if each.hour is None:
+            beside[each.item] += each.amount
+        elif each.item == USD:
+            dollars[each.at] += each.amount
+        else:
+            accepted[each.item] += each.amount
+            sales |= {each.at} if each.amount < 0 else set()
+    for token, amount in accepted.items():
+        beside[token] += max(amount, Decimal(0))
+    return _Explained(
+        cash=sum(dollars.values(), Decimal(0)),
+        proceeds=sum((amount for at, amount in dollars.items() if at in sales), Decimal(0)),
+        missing={token: -amount for token, amount in accepted.items() if amount < 0},
+        beside={item: amount for item, amount in sorted(beside.items()) if amount},
+    )
+
+
+@dataclass(frozen=True)
+class _Holding:
+    """An entry that was executed, at least in part."""
+
+    entry: Order
+    bought: Sequence[Fill]
+    sold: Sequence[Fill]
+
+    @property
+    def gained(self) -> Decimal:
+        return sum((fill.units for fill in self.bought), Decimal(0))
+
+    @property
+    def quantity(self) -> Decimal:
+        """Units that neither were sold nor kept as a fee."""
+        return self.gained + sum((fill.units for fill in self.sold), Decimal(0))
+
+
+def _positions(
+    holdings: Iterable[_Holding],
+    marks: Mapping[str, Mark],
+    priced_hours: Sequence[datetime],
+    missing: Mapping[str, Decimal],
+) -> list[Position]:
+    """What is left of entries, the oldest first; missing units are taken from the oldest."""
+    positions, gone = [], dict(missing)
+    for holding in holdings:
+        token = holding.entry.token
+        taken = min(gone.get(token, Decimal(0)), max(holding.quantity, Decimal(0)))
+        gone[token] = gone.get(token, Decimal(0)) - taken
+        position = _position(holding, holding.quantity - taken, marks.get(token), priced_hours)
+        positions += [position] if position else []
+    return positions
+
+
 def _position(
-    entry: Order, bought: list[Fill], sold: list[Fill], mark: Mark | None, priced_hours: Sequence[datetime]
+    holding: _Holding, quantity: Decimal, mark: Mark | None, priced_hours: Sequence[datetime]
 ) -> Position | None:
     """What is left of an entry; null if nothing is, or dust."""
-    gained = sum((fill.units for fill in bought), Decimal(0))
-    quantity = gained + sum((fill.units for fill in sold), Decimal(0))
-    newest = bought[-1]
+    bought, newest = holding.bought, holding.bought[-1]
     if mark is None or mark.hour < newest.hour:  # an older mark is of an earlier holding of the token
         mark = Mark(price=newest.price, hour=newest.hour)
-    if quantity <= 0 or (sold and received(quantity, mark.price) < DUST):
+    if quantity <= 0 or (quantity < holding.gained and received(quantity, mark.price) < DUST):
         return None
     paid_for = -sum((fill.cash_flow for fill in bought), Decimal(0))
     return Position(
-        order_id=entry.order_id,
-        token=entry.token,
-        decided_hour=entry.hour,
+        order_id=holding.entry.order_id,
+        token=holding.entry.token,
+        decided_hour=holding.entry.hour,
         entered_hour=newest.hour,
         quantity=quantity,
         entry_price=mean_price(bought),
-        cost=share_of(paid_for, quantity, gained),
+        cost=share_of(paid_for, quantity, holding.gained),
         mark=mark,
         unpriced=sum(hour > mark.hour for hour in priced_hours),
     )

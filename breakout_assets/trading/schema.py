@@ -13,7 +13,7 @@ from sqlalchemy.engine import Dialect
 from breakout_assets.trading.money import plain
 
 # The newest revision in migrations/versions.
-REVISION: Final = "0002"
+REVISION: Final = "0003"
 
 
 class Exact(sa.types.TypeDecorator[Decimal]):
@@ -100,6 +100,7 @@ order_events: Final = sa.Table(
     sa.Column("at", sa.DateTime, nullable=False),
     sa.Column("reason", sa.String),
     sa.Column("venue_id", sa.String),
+    sa.Column("address", sa.String),  # where it was sent: venue, market and account
     sa.Index("events_by_order", "order_id", "sequence"),
     _ends_once(),
     _begins_once(),
@@ -146,7 +147,7 @@ switches: Final = sa.Table(
     sa.Column("by", sa.String, nullable=False),
     sa.Column("reason", sa.String, nullable=False),
 )
-# What lies at the venue and is not of this account's orders: what was there before, and what a person explained.
+# What the venue holds otherwise than the account's orders say: what was there before, and what a person explained.
 adjustments: Final = sa.Table(
     "adjustments",
     schema,
@@ -157,6 +158,7 @@ adjustments: Final = sa.Table(
     sa.Column("at", sa.DateTime, nullable=False),
     sa.Column("by", sa.String, nullable=False),
     sa.Column("reason", sa.String, nullable=False),
+    sa.Column("hour", sa.DateTime),  # the last that had been traded; null before the account began
 )
 mails: Final = sa.Table(
     "mails",

@@ -147,7 +147,7 @@ def faults_of(played: Played) -> Iterator[str]:
         orders = {order.order_id: order for order in books.orders(hour)}
         statuses = books.statuses(hour)
         fills = books.fills(hour)
-        expected = expected_balances(portfolio, books.adjustments())
+        expected = expected_balances(portfolio)
     if venue.open_orders() or any(status not in ENDED for status in statuses.values()):
         yield f"orders are open: {venue.open_orders()}, {statuses}"
     if balance_differences(expected, venue.balances()):

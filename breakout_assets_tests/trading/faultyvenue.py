@@ -137,6 +137,7 @@ class FaultyVenue:
     cancels: int = 0
     failures: dict[datetime, int] = field(default_factory=lambda: defaultdict(int))
     hour: datetime | None = None
+    market: str = "a market"
     opened: set[datetime] = field(default_factory=set)
 
     @property
@@ -226,6 +227,9 @@ class FaultyVenue:
         self.fate.step("cancel")
         if mode.startswith("timeout"):
             raise TemporaryError("no answer to the cancellation")
+
+    def address(self, order: Order) -> str:
+        return self.market
 
     def spelling(self, order_id: str) -> str:
         return f"x-{order_id[:20]}"

@@ -64,7 +64,7 @@ def play(place: Path | str, rules: TradingRules, hours: list[Hour]) -> list[Hour
         hour += step
         results[hour] = account.trade(hour, buys, quotes, health)
         balances = PaperBroker(account.ledger, "paper", rules).balances()
-        assert balance_differences(expected_balances(results[hour].portfolio, []), balances) == {}
+        assert balance_differences(expected_balances(results[hour].portfolio), balances) == {}
         assert all(f"halted by {DRAWDOWN_GUARD}" in block for block in results[hour].blocks)
     assert {each: account.trade(each, dict.fromkeys(TOKENS, 1.0)) for each in results} == results
     return list(results.values())

@@ -177,13 +177,14 @@ def test_in_a_halted_hour_no_price_is_believed(account: Account) -> None:
     bought(account)
     account.trade(119, {"B": 0.8}, {"A": 12.0, "B": 1.0})
     halted = account.trade(120, {"C": 0.8}, {"A": 99.0, "B": 1.0, "C": 1.0}, health="HALTED")
-    # The exit is due and is submitted, at the last price that was believed; nothing is filled or entered.
-    assert (statuses(halted), refused(halted)) == ([("A", "sell", "submitted")], [("C", "no_entries")])
+    # The exit is due and is submitted, at the last price that was believed; nothing is filled, entered or left to wait.
+    assert statuses(halted) == [("A", "sell", "submitted"), ("B", "buy", "cancelled")]
+    assert (halted.outcomes[1].reason, refused(halted)) == ("the market is HALTED", [("C", "no_entries")])
     assert halted.outcomes[0].price == 12
     assert halted.portfolio.positions[0].mark.price == 12
-    assert halted.reason == "HALTED: 0 filled, 0 cancelled, 1 submitted, 1 refused"
+    assert halted.reason == "HALTED: 0 filled, 1 cancelled, 1 submitted, 1 refused"
     after = account.trade(121, {"C": 0.8}, {"A": 12.0, "B": 1.0, "C": 1.0})
-    assert statuses(after) == [("A", "sell", "filled"), ("B", "buy", "filled"), ("C", "buy", "submitted")]
+    assert statuses(after) == [("A", "sell", "filled"), ("C", "buy", "submitted")]
 
 
 def test_a_halted_hour_asks_nothing_of_its_prices(account: Account) -> None:

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from breakout_assets.errors import SettingsError, TemporaryError
+from breakout_assets.errors import DataError, SettingsError, TemporaryError
 from breakout_assets.trading import ledger as ledger_module
+from breakout_assets.trading.holdings import accept_differences
 from breakout_assets.trading.hourly import DRAWDOWN_GUARD, trade_hour
 from breakout_assets.trading.ledger import Ledger
 from breakout_assets.trading.orders import Execution, Order
 from breakout_assets.trading.outcome import HourResult
+from breakout_assets.trading.portfolio import Adjustment
 from breakout_assets.trading.rules import TradingRules
-from breakout_assets.trading.switches import accept_differences, halt, resume
+from breakout_assets.trading.switches import halt, resume
 from breakout_assets_tests.trading.faultyvenue import Fate, FaultyVenue, Kept, Killed, SteppedLedger, Time
 from breakout_assets_tests.trading.support import FREE_OF_COST, MAIL, Account, Prices, at, dump, predictions, prices
 
@@ -38,6 +40,9 @@ class Live:
         frames = predictions(at(hour), buys or {}), prices(quotes or {})
         broker, now, wait = self.venue, lambda: self.time.now, self.time.wait
         return trade_hour(self.ledger, at(hour), *frames, health, self.rules, "live", now, broker, mail=MAIL, wait=wait)
+
+    def accept(self) -> list[Adjustment]:
+        return accept_differences(self.ledger, self.venue, "live", self.rules.cash, "me", "it was me", self.time.now)
 
 
 @pytest.fixture
@@ -162,17 +167,55 @@ def a_purchase_of(live: Live, token: str, status: str) -> Kept:
     return kept
 
 
-def test_what_the_venue_held_before_the_account_began_is_left_alone(live: Live) -> None:
+def test_cash_beyond_that_of_the_account_is_left_alone(live: Live) -> None:
     live.venue.cash = Decimal("12345.67")
-    before = a_purchase_of(live, "OLD", "filled")
-    before.executions.append(Execution(trade_id="1", price=Decimal(1), quantity=Decimal(7), fee=Decimal(0)))
+    first = live.trade(0, {"A": 0.8}, {"A": 1.0})
+    assert told(first) == [("A", "buy", "filled")]
+    assert first.portfolio.cash == 10_000 - 200
+    with live.ledger.read("live") as books:
+        assert [(each.item, each.amount, each.by) for each in books.adjustments(at(99))] == [
+            ("USD", Decimal("2345.67"), "opening")
+        ]
+    assert live.trade(1, {}, {"A": 1.0}).blocks == ()
+
+
+@pytest.mark.parametrize("status", ["filled", "open"])
+def test_a_ledger_that_was_lost_is_not_begun_anew_beside_what_it_bought(tmp_path: Path, status: str) -> None:
+    lost = Live(tmp_path / "lost", fill_mode="at_once" if status == "filled" else "never")
+    lost.trade(0, {"A": 0.8}, {"A": 1.0})
+    anew = Live(tmp_path / "anew")
+    anew.venue, anew.time = lost.venue, lost.time
+    has = "199.8000 A" if status == "filled" else "order "
+    with pytest.raises(DataError, match=f"has no account live yet, and the venue has .*{has}.*bring it back"):
+        anew.trade(0, {"A": 0.8}, {"A": 1.0})
+    assert list(lost.venue.created.values()) == [1]
+    assert not any(rows for table, rows in dump(anew.ledger).items() if table != "alembic_version")
+
+
+def test_an_account_begins_beside_what_the_venue_holds_by_a_persons_word(live: Live) -> None:
+    live.venue.cash = Decimal("12345.67")
+    before = a_purchase_of(live, "OLD", "open")
+    before.executions.append(Execution(trade_id="1", price=Decimal(1), quantity=Decimal(3), fee=Decimal(0)))
+    with pytest.raises(DataError, match=r"the venue has open orders: order f+; cancel them first"):
+        live.accept()
+    before.status = "cancelled"
+    assert sorted((each.item, each.amount) for each in live.accept()) == [("OLD", 3), ("USD", Decimal("2345.67"))]
+    assert live.accept() == []
     first = live.trade(0, {"A": 0.8}, {"A": 1.0, "OLD": 1.0})
     assert (told(first), first.blocks) == ([("A", "buy", "filled")], ())
     assert first.portfolio.cash == 10_000 - 200
-    with live.ledger.read("live") as books:
-        found = [(each.item, each.amount, each.by) for each in books.adjustments()]
-    assert sorted(found) == [("OLD", 7, "opening"), ("USD", Decimal("2345.67"), "opening")]
-    assert live.trade(1, {}, {"A": 1.0}).blocks == ()
+
+
+def test_an_hour_that_a_lost_ledger_had_decided_is_not_ordered_twice(tmp_path: Path) -> None:
+    lost = Live(tmp_path / "lost")
+    lost.trade(0, {"A": 0.8}, {"A": 1.0})
+    anew = Live(tmp_path / "anew")
+    anew.venue, anew.time = lost.venue, lost.time
+    anew.venue.cash = Decimal(30_000)
+    anew.accept()  # a person who does not know better
+    again = anew.trade(0, {"A": 0.8}, {"A": 1.0})
+    assert told(again) == [("A", "buy", "filled")]
+    assert list(lost.venue.created.values()) == [1]
 
 
 def test_an_account_does_not_begin_with_more_than_the_venue_holds(live: Live) -> None:
@@ -210,18 +253,84 @@ def test_a_difference_with_the_venue_blocks_entries_and_allows_exits(live: Live,
     assert sum(sentence in mail.text_body for mail in live.ledger.pending_mails()) == 2  # once new, once with the sale
     for kept in live.venue.kept.values():
         kept.status = "cancelled" if kept.status == "open" else kept.status
-    accept_differences(live.ledger, live.venue, "live", "me", "it was me", live.time.now)
+    live.accept()
     assert told(live.trade(5, {"B": 0.9}, {"A": 1.0, "B": 1.0})) == [("B", "buy", "filled")]
 
 
-def test_an_order_that_the_venue_has_forgotten_blocks_entries(tmp_path: Path) -> None:
+def test_an_order_that_the_venue_has_forgotten_blocks_entries_for_two_hours(tmp_path: Path) -> None:
     live = Live(tmp_path, fill_mode="never")
-    first = live.trade(0, {"A": 0.8}, {"A": 1.0})
+    live.trade(0, {"A": 0.8}, {"A": 1.0})
     live.venue.kept.clear()
-    blocked = live.trade(1, {"B": 0.9}, {"A": 1.0, "B": 1.0})
-    assert codes(blocked) == [("B", "no_entries")]
-    assert any("was accepted, and the venue no longer knows it" in block for block in blocked.blocks)
-    assert [each.order for each in blocked.portfolio.open_orders] == [first.outcomes[0].order]
+    for hour in (1, 2, 3):
+        blocked = live.trade(hour, {"B": 0.9}, {"A": 1.0, "B": 1.0})
+        assert codes(blocked) == [("B", "no_entries")]
+        assert any("was accepted, and the venue no longer knows it" in block for block in blocked.blocks)
+        assert [each.order.token for each in blocked.portfolio.open_orders] == ["A"]
+    ended = live.trade(4, {}, {"A": 1.0, "B": 1.0})
+    assert told(ended) == [("A", "buy", "cancelled")]
+    assert "has not known it since 2024-03-01 01:05:05, and holds what it would" in ended.outcomes[0].reason
+    assert told(live.trade(5, {"B": 0.9}, {"A": 1.0, "B": 1.0})) == [("B", "buy", "submitted")]
+
+
+def test_a_forgotten_order_that_may_have_been_executed_ends_by_a_persons_word(tmp_path: Path) -> None:
+    live = Live(tmp_path, fill_mode="never")
+    live.trade(0, {"A": 0.8}, {"A": 1.0})
+    live.venue.kept.clear()
+    live.venue.cash -= 5
+    for hour in range(1, 6):
+        stuck = live.trade(hour, {}, {"A": 1.0})
+    assert [each.order.token for each in stuck.portfolio.open_orders] == ["A"]
+    assert [(each.item, each.amount) for each in live.accept()] == [("USD", Decimal(-5))]
+    after = live.trade(6, {"B": 0.9}, {"B": 1.0})
+    assert told(after) == [("B", "buy", "submitted")]
+    assert after.portfolio.cash == 9_995
+
+
+def test_a_position_that_was_sold_by_hand_is_not_sold_again(live: Live) -> None:
+    live.trade(0, {"A": 0.8, "B": 0.7}, {"A": 1.0, "B": 1.0})
+    kept = a_purchase_of(live, "A", "filled")
+    kept.executions.append(Execution(trade_id="1", price=Decimal(1), quantity=Decimal("-199.8"), fee=Decimal(0)))
+    live.venue.cash += 210
+    blocked = live.trade(1, {}, {"A": 1.0, "B": 1.0})
+    assert len(blocked.blocks) == 2
+    assert sorted((each.item, each.amount) for each in live.accept()) == [("A", Decimal("-199.8")), ("USD", 210)]
+    after = live.trade(2, {}, {"A": 1.0, "B": 1.0})
+    assert (after.blocks, [position.token for position in after.portfolio.positions]) == ((), ["B"])
+    assert after.portfolio.cash == live.venue.cash == 10_000 - 400 + 210
+    assert after.portfolio.realised_profit == 10
+    assert told(live.trade(4, {}, {"A": 1.0, "B": 1.0})) == [("B", "sell", "filled")]
+    # What a past hour knew is told as it was.
+    with live.ledger.read("live") as books:
+        decided = books.portfolio(at(1), Decimal(0), books.record(at(1)).event)  # type: ignore[union-attr]
+    assert [position.token for position in decided.positions] == ["A", "B"]
+
+
+def test_cash_that_was_taken_out_is_not_spent(tmp_path: Path) -> None:
+    live = Live(tmp_path, replace(RULES, max_drawdown=None))
+    live.trade(0)
+    live.venue.cash -= 9_900
+    live.trade(1)
+    live.accept()
+    bought = live.trade(2, {"A": 0.8}, {"A": 1.0})
+    assert codes(bought) == [("A", "below_minimum")]  # 2 % of 100 USD
+
+
+@pytest.mark.parametrize("fill_mode", ["never", "at_once"])
+def test_nothing_is_accepted_while_orders_are_open_or_in_doubt(tmp_path: Path, fill_mode: str) -> None:
+    live = Live(tmp_path, fill_mode=fill_mode, place_mode="timeout_done", look_up_mode="fails_often")
+    with pytest.raises(TemporaryError):
+        live.trade(0, {"A": 0.8}, {"A": 1.0})
+    live.venue.look_up_mode = "ok"
+    live.venue.cash -= 5
+    with pytest.raises(DataError, match=r"orders of live are open or in doubt: [0-9a-f]{32}; accept once"):
+        live.accept()
+
+
+def test_nothing_is_accepted_while_the_account_is_traded(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    live.trade(0)
+    monkeypatch.setattr(ledger_module, "BUSY_SECONDS", 0)
+    with Ledger(live.ledger.path or "").sole("trading-live"), pytest.raises(TemporaryError, match="is trading the"):
+        live.accept()
 
 
 # Interrupted hours ------------------------------------------------------------------------------------------------

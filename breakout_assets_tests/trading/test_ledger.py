@@ -11,10 +11,11 @@ import sqlalchemy as sa
 
 from breakout_assets.errors import TemporaryError
 from breakout_assets.trading import ledger as ledger_module
-from breakout_assets.trading.books import Adjustment, Books, HourRecord, Switch
+from breakout_assets.trading.books import Books, HourRecord, Switch
 from breakout_assets.trading.ledger import Attempt, Ledger
 from breakout_assets.trading.mails import Mail
 from breakout_assets.trading.orders import Execution, Order, Report
+from breakout_assets.trading.portfolio import Adjustment
 from breakout_assets_tests.trading.support import Account, at, dump
 
 ENTRY = Order(
@@ -176,14 +177,15 @@ def test_accounts_do_not_see_each_other(ledger: Ledger) -> None:
     with ledger.read("paper") as books:
         assert (books.newest_hour(), books.hour_before(at(9)), books.record(at(0))) == (None, None, None)
         assert (books.marks(["A"], at(9)), books.refused(at(0)), books.equities(at(9))) == ({}, [], [])
-        assert (books.switches(), books.adjustments()) == ([], [])
+        assert (books.switches(), books.adjustments(at(0))) == ([], [])
 
 
 def test_what_an_hour_rested_on_comes_back_as_it_was(ledger: Ledger) -> None:
     halt = Switch(action="halt", at=at(0) + timedelta(minutes=7, microseconds=3), by="me", reason="ä|;'\"")
     resume = replace(halt, action="resume", at=at(1))
     old = replace(RECORD, hour=at(2), equity=None, blocks=None, rules=None, limits=None, inputs=None, event=None)
-    found = Adjustment(item="A", amount=Decimal("-0.00000001"), at=at(0), by="me", reason="r")
+    found = Adjustment(item="A", amount=Decimal("-0.00000001"), at=at(0), by="me", reason="r", hour=at(2))
+    before = Adjustment(item="USD", amount=Decimal(1), at=at(0), by="me", reason="r")
     with ledger.write("paper") as books:
         books.close_hour(RECORD)
         books.close_hour(old)
@@ -192,13 +194,15 @@ def test_what_an_hour_rested_on_comes_back_as_it_was(ledger: Ledger) -> None:
         books.pull(halt)
         books.pull(resume)
         books.adjust(found)
+        books.adjust(before)
     with again(ledger).read("paper") as books:
         assert (books.record(at(0)), books.record(at(1)), books.record(at(2))) == (RECORD, None, old)
         assert (books.newest_hour(), books.hour_before(at(2))) == (at(2), at(0))
         assert books.equities(at(2)) == [(at(0), Decimal("1.10"))]
         assert books.refused(at(0)) == [("A", "held", "it is held"), ("B", "cash", "too little")]
         assert books.switches() == [halt, resume]
-        assert books.adjustments() == [found]
+        assert books.adjustments(at(2)) == [found, before]
+        assert books.adjustments(at(1)) == [before]
 
 
 def test_the_newest_mark_up_to_an_hour_counts(ledger: Ledger) -> None:

@@ -16,6 +16,7 @@ from breakout_assets.errors import DataError
 from breakout_assets.trading.brokers import Quote
 from breakout_assets.trading.ledger import Ledger
 from breakout_assets.trading.paper import PaperBroker
+from breakout_assets.trading.portfolio import Adjustment
 from breakout_assets.trading.schema import REVISION, schema, version
 from breakout_assets_tests.trading.oldledger import make_old_ledger, make_old_schema, old_engine
 from breakout_assets_tests.trading.support import RULES, Account, at, dump
@@ -143,6 +144,23 @@ def test_an_upgraded_schema_is_the_one_of_a_new_ledger(ledger_places: Callable[[
             assert compare_metadata(context, schema) == []
             shapes.append(_shape(connection))
     assert shapes[0] == shapes[1]
+
+
+def test_a_ledger_of_the_revision_before_goes_on_with_what_was_explained(ledger_place: Path | str) -> None:
+    account = Account(ledger_place)
+    account.trade(0, {"A": 0.8}, {"A": 1.0})
+    beside = Adjustment(item="USD", amount=Decimal(7), at=at(0), by="me", reason="r")
+    with account.ledger.write("paper") as books:
+        books.adjust(beside)
+        for table, column in (("order_events", "address"), ("adjustments", "hour")):
+            books.connection.exec_driver_sql(f"ALTER TABLE {table} DROP COLUMN {column}")
+        books.connection.execute(version.update().values(version_num="0002"))
+    again = Account(ledger_place)
+    with again.ledger.read("paper") as books:
+        assert books.adjustments(at(0)) == [beside]
+        assert dict(books.portfolio(at(0), Decimal(0)).beside) == {"USD": Decimal(7)}
+        assert {event.address for event in books.events()} == {None}
+        assert compare_metadata(MigrationContext.configure(books.connection), schema) == []
 
 
 def _shape(connection: sa.Connection) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from breakout_assets.trading.orders import Fill, Order, Status
-from breakout_assets.trading.portfolio import Mark, Portfolio, fold
+from breakout_assets.trading.portfolio import Adjustment, Mark, Portfolio, fold
 from breakout_assets_tests.trading.support import at
 
 ENTRY = Order(
@@ -171,3 +171,66 @@ def test_two_holdings_of_a_token_are_two_positions() -> None:
     portfolio = folded([ENTRY, second], [BOUGHT, replace(BOUGHT, order_id="in2", hour=at(151))])
     assert [position.order_id for position in portfolio.positions] == ["in", "in2"]
     assert portfolio.units == {"A": 20}
+
+
+# What a person explained ------------------------------------------------------------------------------------------
+
+
+def explained(*amounts: tuple[str, str], minute: int = 0, before: bool = False) -> list[Adjustment]:
+    """One acceptance in an hour after the purchase, or what was there before the account."""
+    when = at(5) + timedelta(minutes=minute)
+    hour = None if before else at(5)
+    return [
+        Adjustment(item=item, amount=Decimal(amount), at=when, by="me", reason="r", hour=hour)
+        for item, amount in amounts
+    ]
+
+
+def after(adjustments: list[Adjustment]) -> Portfolio:
+    done: dict[str, Status] = {"in": "filled"}
+    return fold("live", at(200), Decimal(100), [ENTRY], done, [BOUGHT], {}, (), adjustments)
+
+
+def test_what_was_there_before_the_account_stays_beside_it() -> None:
+    plain = after([])
+    with_before = after(explained(("USD", "5"), ("A", "7"), ("Z", "1"), before=True))
+    assert replace(with_before, beside={}) == plain
+    assert with_before.beside == {"USD": 5, "A": 7, "Z": 1}
+
+
+def test_a_position_that_was_sold_by_hand_is_gone_and_what_it_brought_is_realised() -> None:
+    sold = after(explained(("A", "-10"), ("USD", "43")))
+    assert (sold.positions, sold.units, sold.beside) == ((), {}, {})
+    assert sold.cash == after([]).cash + 43
+    assert sold.realised_profit == 43 - Decimal("40.1")
+
+
+def test_a_part_of_a_position_that_is_missing_takes_its_share_of_the_cost() -> None:
+    [position] = after(explained(("A", "-4"))).positions
+    assert (position.quantity, position.cost) == (Decimal(6), Decimal("24.06"))
+
+
+@pytest.mark.parametrize("amount", ["50", "-50"])
+def test_dollars_that_come_or_go_are_the_accounts_and_no_profit(amount: str) -> None:
+    moved = after(explained(("USD", amount)))
+    assert moved.cash == after([]).cash + Decimal(amount)
+    assert (moved.realised_profit, moved.beside) == (after([]).realised_profit, {})
+
+
+def test_coins_that_come_are_not_the_accounts_until_they_have_gone_again() -> None:
+    came = after(explained(("A", "3"), ("Z", "2")))
+    assert came.positions == after([]).positions
+    assert (dict(came.units), dict(came.beside)) == ({"A": Decimal(10)}, {"A": Decimal(3), "Z": Decimal(2)})
+    gone = after(explained(("A", "3")) + explained(("A", "-3"), minute=1))
+    assert replace(gone, beside={}) == after([])
+    more = after(explained(("A", "3")) + explained(("A", "-5"), minute=1))
+    assert [each.quantity for each in more.positions] == [8]
+    assert (dict(more.units), dict(more.beside)) == ({"A": Decimal(8)}, {})
+
+
+def test_missing_coins_are_taken_from_the_oldest_position() -> None:
+    second = replace(ENTRY, order_id="in2", hour=at(2))
+    fills = [BOUGHT, replace(BOUGHT, order_id="in2", hour=at(3))]
+    done: dict[str, Status] = {"in": "filled", "in2": "filled"}
+    left = fold("live", at(9), Decimal(100), [ENTRY, second], done, fills, {}, (), explained(("A", "-12")))
+    assert [(each.order_id, each.quantity) for each in left.positions] == [("in2", Decimal(8))]

@@ -17,6 +17,7 @@ import pytest
 from aiosmtpd.smtp import SMTP
 from sqlalchemy import event
 
+from breakout_assets.trading.schema import REVISION
 from breakout_assets_tests.postgresserver import PostgresServer
 from breakout_assets_tests.trading.mailserver import Inbox, serving
 from breakout_assets_tests.trading.oldledger import make_old_ledger
@@ -119,7 +120,7 @@ def test_four_processes_that_open_a_new_ledger_at_once_make_one(
     pipes = [begin(context, children, race_to_open, places, password(), barrier) for _ in range(4)]
     for place in places:
         assert [answer(pipe) for pipe in pipes] == ["None"] * 4
-        assert [row for rows in dump(account_at(place).ledger).values() for row in rows] == [("0002",)]
+        assert [row for rows in dump(account_at(place).ledger).values() for row in rows] == [(REVISION,)]
 
 
 def test_four_processes_that_open_an_old_ledger_at_once_bring_it_to_the_newest_schema_once(

@@ -5,7 +5,6 @@ from decimal import Decimal
 
 import pytest
 
-from breakout_assets.trading.books import Adjustment
 from breakout_assets.trading.orders import Balances, VenueOrder
 from breakout_assets.trading.portfolio import Portfolio
 from breakout_assets.trading.reconcile import TOLERANCE, balance_differences, differences, expected_balances
@@ -26,14 +25,10 @@ AGREED = Balances(Decimal("100.10"), {"A": Decimal(2), "B": Decimal("0.5")})
 OURS = VenueOrder(venue_id="v1", order_id="o1", token="A", description="sell 2 A at 3")
 
 
-def adjustment(item: str, amount: str) -> Adjustment:
-    return Adjustment(item=item, amount=Decimal(amount), at=at(0), by="opening", reason="r")
-
-
-def test_the_venue_must_hold_the_cash_the_units_and_what_was_there_before() -> None:
-    assert expected_balances(PORTFOLIO, []) == EXPECTED
-    before = [adjustment("USD", "5"), adjustment("A", "1"), adjustment("A", "-0.25"), adjustment("Z", "7")]
-    assert expected_balances(PORTFOLIO, before) == {
+def test_the_venue_must_hold_the_cash_the_units_and_what_lies_beside() -> None:
+    assert expected_balances(PORTFOLIO) == EXPECTED
+    beside = {"USD": Decimal(5), "A": Decimal("0.75"), "Z": Decimal(7)}
+    assert expected_balances(replace(PORTFOLIO, beside=beside)) == {
         "USD": Decimal("105.10"),
         "A": Decimal("2.75"),
         "B": Decimal("0.5"),
@@ -91,3 +86,11 @@ def test_an_order_that_the_ledger_has_ended_and_the_venue_has_open_is_a_differen
 def test_orders_come_before_balances() -> None:
     told = differences(EXPECTED, Balances(Decimal(0)), [replace(OURS, order_id=None)], set())
     assert [sentence.split()[2] for sentence in told] == ["has", "holds", "holds", "holds"]
+
+
+@pytest.mark.parametrize(("trades", "beyond"), [(0, 1), (9, 10)])
+def test_each_trade_may_be_rounded_at_the_venue(trades: int, beyond: int) -> None:
+    for amount, told in ((TOLERANCE * beyond, 0), (TOLERANCE * beyond + TOLERANCE / 2, 1)):
+        held = replace(AGREED, cash=AGREED.cash - amount)
+        assert len(balance_differences(EXPECTED, held, trades)) == told
+        assert len(differences(EXPECTED, held, [], set(), trades)) == told
