@@ -29,11 +29,13 @@ from breakout_assets.defs.partitions import (
     range_tags,
 )
 from breakout_assets.defs.portfolio import PORTFOLIO_SCHEDULE, portfolio_job
-from breakout_assets.defs.trading import trade_orders
+from breakout_assets.defs.trading import WITHOUT_DATA, trade_orders
 from breakout_assets.market.collect import SnapshotSource
 from breakout_assets.market.history import compacted_hours, day_bounds, days_behind, sources_of
 from breakout_assets.market.schema import HOUR, hours_between
 from breakout_assets.store import Store
+from breakout_assets.trading.account import Account
+from breakout_assets.trading.holdings import is_busy
 
 # Two days of hours cost a tick nothing; whoever is away for longer backfills.
 HOURS_BACK: Final = 48
@@ -54,6 +56,12 @@ hourly_job = dg.define_asset_job(
     selection=[hourly_snapshots, market_health, live_indicators, predictions, trade_orders],
     description="The trading loop for one hour: snapshot, health, indicators, predictions, orders.",
     tags=HOURLY_TAGS,
+)
+exits_job = dg.define_asset_job(
+    "exits_job",
+    selection=[trade_orders],
+    description="Orders of one hour although its data are missing or faulty: exits and cancellations, no purchase.",
+    tags={**HOURLY_TAGS, WITHOUT_DATA: "true"},
 )
 daily_snapshots_job = dg.define_asset_job(
     "daily_snapshots_job",
@@ -135,6 +143,24 @@ def hourly_schedule(
 ) -> Iterator[dg.RunRequest]:
     """The hour that has just begun, and every hour of the last two days that was missed and can still be had."""
     yield from missing_hours(context, store, source, HOURS_BACK)
+
+
+# When the last attempt at the hour had ten minutes.
+@dg.schedule(job=exits_job, cron_schedule="57 * * * *", execution_timezone="UTC")
+def exits_schedule(
+    context: dg.ScheduleEvaluationContext, account: dg.ResourceParam[Account]
+) -> dg.RunRequest | dg.SkipReason:
+    """The hour that ends, if it was not traded and something is held or ordered: exits must not wait for data."""
+    hour = _tick_time(context).replace(minute=0, second=0, microsecond=0)
+    key = hour_key(hour)
+    if not HOURS.has_partition_key(key) or not is_busy(account.open_ledger(), account.name):
+        return dg.SkipReason("nothing is held or ordered")
+    if key in context.instance.get_materialized_partitions(dg.AssetKey("trade_orders")):
+        return dg.SkipReason("the hour has been traded")
+    runs = context.instance.get_runs(dg.RunsFilter(job_name=hourly_job.name, tags={"dagster/partition": key}))
+    if any(not run.is_finished for run in runs):
+        return dg.SkipReason("the hour is being traded")
+    return dg.RunRequest(run_key=key, partition_key=key)
 
 
 # Twenty past midnight for the day that has ended, and every hour after for what was late.
@@ -234,6 +260,7 @@ monitoring_schedule = dg.ScheduleDefinition(
 
 JOBS: Final = [
     hourly_job,
+    exits_job,
     daily_snapshots_job,
     dataset_job,
     coverage_job,
@@ -244,6 +271,7 @@ JOBS: Final = [
 ]
 SCHEDULES: Final = [
     hourly_schedule,
+    exits_schedule,
     daily_snapshots_schedule,
     dataset_schedule,
     coverage_schedule,

@@ -1,7 +1,7 @@
 """The trading asset: what was ordered in each hour and what became of it."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import dagster as dg
 
@@ -13,14 +13,15 @@ from breakout_assets.defs.models import predictions
 from breakout_assets.defs.partitions import HOURS, ONE_RUN, hour_of
 from breakout_assets.defs.portfolio import positions_preview
 from breakout_assets.defs.reporting import Made, Metadata, checks_of, each_partition, preview, refusing
-from breakout_assets.errors import DataError
 from breakout_assets.store import Store
 from breakout_assets.trading.account import Account
 from breakout_assets.trading.brokers import Broker
-from breakout_assets.validation import CHECKS, check_orders, check_predictions
+from breakout_assets.validation import CHECKS, check_orders
 
 GROUP = "trading"
 OWNERS = ["team:trading"]
+# Of runs that carry on with what is held although the hour's data are missing or faulty.
+WITHOUT_DATA: Final = "breakout/without_data"
 
 
 @dg.asset(
@@ -45,9 +46,8 @@ def trade_orders(
     be ordered, or the whole hour if it is too old to trade on. Each hour is decided once: materialising it again
     changes nothing. Positions are left after five days.
     """
-    from breakout_assets.market.snapshots import believed
     from breakout_assets.trading.hourly import trade_hour
-    from breakout_assets.trading.lineage import read_sources
+    from breakout_assets.trading.inputs import read_inputs, refuse_doubts
 
     ledger = account.open_ledger()
     with refusing():
@@ -55,24 +55,22 @@ def trade_orders(
 
     def make(key: str) -> Made:
         hour = hour_of(key)
-        inputs = read_sources(store, hour)
-        predicted = store.read_table("predictions", [hour])
-        coins = store.read_table("live_indicators", [hour])
-        faults = check_predictions(predicted, coins["token"].nunique())
-        if faults:  # a failed check in the UI stops nothing; this does
-            raise DataError(f"predictions of {hour} are faulty, nothing is ordered: {faults}")
+        inputs = read_inputs(store, hour)
+        if WITHOUT_DATA not in context.run.tags:  # a failed check in the UI stops nothing; this does
+            refuse_doubts(inputs)
         result = trade_hour(
             ledger,
             hour,
-            predicted,
-            believed(coins)[["token", "price", "volume"]],
-            str(store.read_table("market_health", [hour], ["state"])["state"].iloc[0]),
+            inputs.predictions,
+            inputs.prices,
+            inputs.health,
             account.rules,
             account.name,
             _now(clock, hour),
             broker,
             mail=account.mail,
-            inputs=inputs,
+            inputs=inputs.sources,
+            doubts=inputs.doubts,
         )
         frame = result.orders_frame()
         store.write_table("trade_orders", hour, frame)

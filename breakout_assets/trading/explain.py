@@ -17,6 +17,7 @@ from breakout_assets.market.snapshots import believed
 from breakout_assets.store import Store
 from breakout_assets.trading.books import Books, HourRecord, OrderEvent
 from breakout_assets.trading.decide import decide, order_id, read_quotes, read_signals
+from breakout_assets.trading.inputs import read_inputs
 from breakout_assets.trading.ledger import Ledger
 from breakout_assets.trading.lineage import Source, compare_sources
 from breakout_assets.trading.orders import Fill, Order
@@ -91,33 +92,35 @@ def explain(ledger: Ledger, store: Store, name: str) -> Explanation:
         model=read_manifest(folder) if folder else None,
         model_path=objects.below(store.root, folder) if folder else None,
         same_score=_same_score(store, order, folder, prediction),
-        same_decision=None if _untried(record, sources) else not differences,
+        same_decision=None if _untried(store, record, sources) else not differences,
         differences=differences,
     )
 
 
-def _untried(record: HourRecord, sources: tuple[Source, ...]) -> str | None:
+def _untried(store: Store, record: HourRecord, sources: tuple[Source, ...]) -> str | None:
     """Why a decision cannot be made once more."""
     if record.rules is None or record.limits is None or record.event is None:
         return "the hour was decided before its rules were kept"
     there = {source.table: source.state for source in sources}
-    wrong = [f"{table} of the hour is {there.get(table, 'not recorded')}" for table in _NEEDED]
-    wrong = [sentence for sentence in wrong if not sentence.endswith("unchanged")]
+    wrong = []
+    for table in _NEEDED:  # one that was missing then must be missing now
+        state = there.get(table, "not recorded" if store.has_table(table, record.hour) else "unchanged")
+        wrong += [f"{table} of the hour is {state}"] if state != "unchanged" else []
     return "; ".join(wrong) or None
 
 
 def _differences(books: Books, store: Store, record: HourRecord, sources: tuple[Source, ...]) -> Iterator[str]:
-    untried = _untried(record, sources)
+    untried = _untried(store, record, sources)
     if untried:
         yield untried
         return
     hour, rules = record.hour, rules_from(record.rules or "")
     health = HealthState(record.health)
-    prices = believed(store.read_table("live_indicators", [hour]))[["token", "price", "volume"]]
+    inputs = read_inputs(store, hour)
     decision = decide(
         portfolio=books.portfolio(hour, rules.cash, record.event),
-        signals=read_signals(store.read_table("predictions", [hour]), hour),
-        quotes={} if health is HealthState.HALTED else read_quotes(prices, hour),
+        signals=read_signals(inputs.predictions, hour),
+        quotes={} if health is HealthState.HALTED else read_quotes(inputs.prices, hour),
         limits=limits_from(record.limits or ""),
         health=health,
         blocks=json.loads(record.blocks or "[]"),

@@ -29,7 +29,7 @@ class Source:
 
 def read_sources(store: Store, hour: datetime) -> dict[str, dict[str, str]]:
     """Path and SHA-256 of each file of an hour that its decision rests on, the raw snapshot among them."""
-    paths = {table: store.table_path(table, hour) for table in TABLES}
+    paths = {table: store.table_path(table, hour) for table in TABLES if store.has_table(table, hour)}
     raw = store.raw_file(hour)
     if raw is not None:
         paths[RAW] = raw.path

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import dagster as dg
@@ -10,7 +11,9 @@ import pytest
 
 from breakout_assets.defs import automation, sensors
 from breakout_assets.defs.partitions import hour_key
-from breakout_assets.defs.resources import build_resources
+from breakout_assets.defs.resources import account, build_resources
+from breakout_assets.trading.books import HourRecord
+from breakout_assets.trading.orders import Order
 from breakout_assets_tests.defs.support import HOURLY, World
 from breakout_assets_tests.samples import coin, put
 
@@ -60,6 +63,23 @@ def run_hour(world: World, request: dg.RunRequest, must_succeed: bool = True) ->
     )
 
 
+def an_order(hour: datetime) -> Order:
+    return Order(
+        order_id="a" * 32,
+        hour=hour,
+        token="A",
+        side="buy",
+        purpose="entry",
+        quantity=Decimal(10),
+        price=Decimal(2),
+        limit=Decimal(2),
+        reason="probability 0.8",
+        position=None,
+        model_hash=None,
+        probability=0.8,
+    )
+
+
 def keys(requests: list[dg.RunRequest]) -> list[str | None]:
     return [request.partition_key for request in requests]
 
@@ -95,6 +115,28 @@ def test_a_failed_hour_is_tried_three_times_and_then_waits_for_a_person(live: Wo
     assert raw.read_bytes() == b""
     put(live.store, NOW, [coin(1)])  # repaired: another version, and so another chance
     assert tick(live, automation.hourly_schedule)[-1].partition_key == hour_key(NOW)
+
+
+def test_an_hour_without_data_is_traded_at_its_end_if_something_is_held_or_ordered(live: World) -> None:
+    ending = TICK.replace(minute=57)
+    assert tick(live, automation.exits_schedule, ending) == []  # nothing to carry on with
+    owner = account(live.settings)
+    hour = NOW - HOUR
+    with owner.open_ledger().write(owner.name) as books:
+        books.open_account(owner.rules.cash)
+        books.submit(an_order(hour), hour)
+        books.close_hour(HourRecord(hour=hour, health="ACTIVE", outcome="", traded_at=hour))
+    job = live.definitions.resolve_job_def("hourly_job")
+    run = live.instance.create_run_for_job(job, tags={"dagster/partition": hour_key(NOW)})
+    assert tick(live, automation.exits_schedule, ending) == []  # it is being traded
+    live.instance.report_run_canceled(run)
+    [request] = tick(live, automation.exits_schedule, ending)
+    assert request.partition_key == hour_key(NOW)
+    exits = live.definitions.resolve_job_def("exits_job")
+    assert exits.execute_in_process(instance=live.instance, partition_key=request.partition_key).success
+    [row] = live.store.read_table("trade_orders", [NOW]).to_dict("records")
+    assert (row["status"], row["reason"].endswith("are missing")) == ("cancelled", True)
+    assert tick(live, automation.exits_schedule, ending) == []
 
 
 def test_a_running_hour_is_left_alone(live: World) -> None:

@@ -92,12 +92,13 @@ def test_jobs_schedules_and_sensors() -> None:
     repository = defs().get_repository_def()
     jobs = {name for name in repository.job_names if not name.startswith("__")}
     assert jobs == {
-        *("hourly_job", "daily_snapshots_job", "dataset_job", "coverage_job", "training_job"),
+        *("hourly_job", "exits_job", "daily_snapshots_job", "dataset_job", "coverage_job", "training_job"),
         *("evaluation_job", "monitoring_job", "portfolio_job"),
         *("halt_trading", "resume_trading"),
     }
     assert {(s.name, s.cron_schedule, s.execution_timezone) for s in repository.schedule_defs} == {
         ("hourly_schedule", "5,20,35,50 * * * *", "UTC"),
+        ("exits_schedule", "57 * * * *", "UTC"),
         ("daily_snapshots_schedule", "20 * * * *", "UTC"),
         ("dataset_schedule", "40 * * * *", "UTC"),
         ("coverage_schedule", "50 0 * * *", "UTC"),

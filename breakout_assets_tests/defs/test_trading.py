@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import dagster as dg
@@ -12,6 +13,7 @@ import pytest
 
 from breakout_assets.__main__ import main
 from breakout_assets.defs.kill_switch import halt_trading, resume_trading
+from breakout_assets.defs.partitions import hour_key
 from breakout_assets.defs.resources import account
 from breakout_assets.defs.trading import _rehearsed
 from breakout_assets.market.schema import hours_between
@@ -156,7 +158,6 @@ def test_an_order_leads_back_to_its_bytes_and_its_decision_can_be_made_again(
 
 
 def test_every_decision_can_be_made_again(predicted: World) -> None:
-
     predicted.run(["trade_orders"], hour_keys(FIRST, LAST))
     rows = orders_of(predicted, HOURS)
     ids = rows.loc[rows["status"] == "submitted", "order_id"]
@@ -199,3 +200,44 @@ def test_what_a_dry_run_would_have_sent_is_shown_once_and_paper_shows_nothing(tm
     line = f"- would buy 2.5 SOL/USDT at most 151.2 on binance (client id {buy(1).order_id})"
     assert (shown.value or "").split("\n") == [line, line.replace(buy(1).order_id, buy(2).order_id)]
     assert _rehearsed(dry) == _rehearsed(paper) == {}
+
+
+@pytest.mark.parametrize("fault", ["missing", "faulty", "no prices", "nothing"])
+def test_what_is_held_is_sold_although_the_data_of_the_hour_are_missing_or_faulty(predicted: World, fault: str) -> None:
+    def exits(hour: datetime) -> dg.ExecuteInProcessResult:
+        job = predicted.definitions.resolve_job_def("exits_job")
+        return job.execute_in_process(instance=predicted.instance, partition_key=hour_key(hour))
+
+    predicted = World.at(Path(predicted.settings.store).parent, predicted.instance)  # without early exits
+    predicted.run(["trade_orders"], hour_keys(FIRST, HOURS[23]))
+    hour, ledger = HOURS[24], account(predicted.settings).open_ledger()
+    with ledger.read("replay") as books:
+        before = books.portfolio(HOURS[23], Decimal(0))
+    assert before.positions
+    path = predicted.store.table_path("predictions", hour)
+    if fault == "faulty":
+        frame = predicted.store.read_table("predictions", [hour])
+        predicted.store.write_table("predictions", hour, pd.concat([frame, frame.iloc[:1]]))
+    else:
+        gone = {"missing": [path], "no prices": [predicted.store.table_path("live_indicators", hour)]}
+        for each in gone.get(fault, [predicted.store.table_path(table, hour) for table in DECIDING]):
+            each.unlink()
+    assert not predicted.run(["trade_orders"], hour_keys(hour, hour), must_succeed=False).success
+    # Five days on they are due, whatever is known.
+    due = before.positions[0].decided_hour + timedelta(hours=120)
+    for table in DECIDING:
+        if (source := predicted.store.table_path(table, hour)).exists():
+            predicted.store.write_table(table, due, predicted.store.read_table(table, [hour]).assign(timestamp=due))
+            assert source.exists()
+    assert exits(due).success
+    rows = orders_of(predicted, [due])
+    sold = rows[rows["status"] == "submitted"]
+    assert set(sold["side"]) == {"sell"}
+    assert before.positions[0].token in set(sold["token"])
+    with ledger.read("replay") as books:
+        record = books.record(due)
+    assert record is not None
+    assert record.health == ("ACTIVE" if fault in ("missing", "faulty") else "HALTED")
+    assert ("are faulty" if fault == "faulty" else "are missing") in str(record.blocks)
+    found = [explain(ledger, predicted.store, each) for each in sold["order_id"]]
+    assert [each.differences for each in found] == [()] * len(found)
