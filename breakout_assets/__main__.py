@@ -63,7 +63,10 @@ def _parser() -> argparse.ArgumentParser:
     rolling = commands.add_parser("rollback", help="let the recipe speak again that did before the newest decision")
     halting = commands.add_parser("halt", help="stop buying, from the next hour on, until somebody resumes")
     resuming = commands.add_parser("resume", help="buy again after a halt, by a person or by the drawdown guard")
-    accepting = commands.add_parser("accept", help="take what venue and ledger differ in for not of this account")
+    accepting = commands.add_parser(
+        "accept", help="take what the venue holds for right where it differs from the ledger"
+    )
+    accepting.add_argument("--plan", action="store_true", help="only print what would be accepted")
     for deciding in (promoting, rolling, halting, resuming, accepting):
         deciding.add_argument("--by", required=True, help="the person who decides")
         deciding.add_argument("--reason", required=True, help="why, in a sentence")
@@ -161,8 +164,10 @@ def _trading(console: Console, options: argparse.Namespace) -> None:
         print_explanation(console, explain(ledger, store, options.order))
     elif options.command == "accept":
         broker = account.open_broker(ledger)
-        accepted = accept_differences(ledger, broker, account.name, account.rules.cash, options.by, options.reason, now)
-        print_accepted(console, account.name, accepted)
+        accepted = accept_differences(
+            ledger, broker, account.name, account.rules.cash, options.by, options.reason, now, plan=options.plan
+        )
+        print_accepted(console, account.name, accepted, options.plan)
     else:
         decide = halt if options.command == "halt" else resume
         switch = decide(ledger, account.name, options.by, options.reason, now, account.mail)

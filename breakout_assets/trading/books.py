@@ -197,6 +197,10 @@ class Books:
         found: int | None = self.connection.scalar(query)
         return found
 
+    def roll_back(self) -> None:
+        """Forget what this transaction has written, which then is over."""
+        self.connection.rollback()
+
     def _insert(self, table: sa.Table, **values: Any) -> None:
         self.connection.execute(table.insert().values(**values))
 

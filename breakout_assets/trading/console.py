@@ -21,12 +21,13 @@ def print_switch(console: Console, account: str, switch: Switch) -> None:
     console.print(f"{escape(switch.reason)}; {meaning}.")
 
 
-def print_accepted(console: Console, account: str, accepted: Sequence[Adjustment]) -> None:
+def print_accepted(console: Console, account: str, accepted: Sequence[Adjustment], plan: bool) -> None:
     """Which amounts are no longer taken for the account's."""
     if not accepted:
         console.print(f"{escape(account)}: venue and ledger agree; there is nothing to accept.")
+    done = "would be accepted" if plan else "accepted"
     for each in accepted:
-        console.print(f"{escape(account)}: {plain(each.amount)} {escape(each.item)} accepted: {escape(each.reason)}")
+        console.print(f"{escape(account)}: {plain(each.amount)} {escape(each.item)} {done}: {escape(each.reason)}")
 
 
 def print_explanation(console: Console, found: Explanation) -> None:

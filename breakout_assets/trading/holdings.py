@@ -1,6 +1,6 @@
 """What lies at the venue beside an account's orders: when it begins, and when a person explains a difference."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -36,7 +36,8 @@ def open_account(ledger: Ledger, account: str, broker: Broker, cash: Decimal, no
                 "beside the rest: python -m breakout_assets accept --by ... --reason ..."
             )
         with ledger.write(account) as books:
-            _begin(books, balances, cash, now, "opening", "what the venue held beyond BREAKOUT_CASH")
+            why = "what the venue held beyond BREAKOUT_CASH"
+            _begin(books, balances, cash, Adjustment(item=USD, amount=Decimal(0), at=now, by="opening", reason=why))
     elif opening_cash != cash:
         raise SettingsError(
             f"the account {account} began with {opening_cash} USD, not with BREAKOUT_CASH={cash}; set it back, or name "
@@ -44,25 +45,32 @@ def open_account(ledger: Ledger, account: str, broker: Broker, cash: Decimal, no
         )
 
 
-def _begin(books: Books, balances: Balances, cash: Decimal, now: datetime, by: str, reason: str) -> list[Adjustment]:
+def _begin(books: Books, balances: Balances, cash: Decimal, word: Adjustment) -> list[Adjustment]:
     if balances.cash < cash:
         raise SettingsError(
             f"the venue holds {balances.cash} USD, less than BREAKOUT_CASH={cash}; set it to what the account may use"
         )
     books.open_account(cash)
-    because = Adjustment(item=USD, amount=Decimal(0), at=now, by=by, reason=reason)
-    return _record(books, because, balance_differences({USD: cash}, balances))
+    return _record(books, word, balance_differences({USD: cash}, balances))
 
 
-def _record(books: Books, because: Adjustment, amounts: Mapping[str, Decimal]) -> list[Adjustment]:
-    made = [replace(because, item=item, amount=amount) for item, amount in amounts.items()]
+def _record(books: Books, word: Adjustment, amounts: Mapping[str, Decimal]) -> list[Adjustment]:
+    made = [replace(word, item=item, amount=amount) for item, amount in amounts.items()]
     for adjustment in made:
         books.adjust(adjustment)
     return made
 
 
 def accept_differences(
-    ledger: Ledger, broker: Broker, account: str, cash: Decimal, by: str, reason: str, now: datetime
+    ledger: Ledger,
+    broker: Broker,
+    account: str,
+    cash: Decimal,
+    by: str,
+    reason: str,
+    now: datetime,
+    *,
+    plan: bool = False,
 ) -> list[Adjustment]:
     """Take what the venue holds for right, by a person's word; an account that has not begun begins with it.
 
@@ -77,6 +85,7 @@ def accept_differences(
         by: the person who decides.
         reason: why, in a sentence.
         now: naive UTC.
+        plan: only tell what would be accepted.
 
     Returns:
         What was accepted; the next hour compares with it. Empty if venue and ledger agree.
@@ -86,35 +95,43 @@ def accept_differences(
         SettingsError: the account has not begun, and the venue holds less than its cash.
         TemporaryError: the account is being traded, or the venue cannot be read now.
     """
-    by, reason = by.strip(), reason.strip()
-    if not by or not reason:
+    word = Adjustment(item=USD, amount=Decimal(0), at=now, by=by.strip(), reason=reason.strip())
+    if not word.by or not word.reason:
         raise DataError("name the person who decides and give the reason in a sentence; the ledger keeps both")
     with ledger.sole(f"trading-{account}") as free:
         if not free:
             raise TemporaryError(f"another process is trading the account {account}; try again")
         with ledger.read(account) as books:
             opening_cash, unended = books.opening_cash(), books.unended()
-        forgotten = [order for order, status in unended if _is_forgotten(broker, order, status)]
         strangers = broker.open_orders() if opening_cash is None else []
         if strangers:
             told = ", ".join(each.description for each in strangers)
             raise DataError(f"the venue has open orders: {told}; cancel them first")
+        forgotten = [order for order, status in unended if _is_forgotten(broker, order, status)]
         balances = broker.balances()
         with ledger.write(account) as books:
             if opening_cash is None:
-                return _begin(books, balances, cash, now, by, reason)
-            newest = books.newest_hour() or now.replace(minute=0, second=0, microsecond=0)
-            for order in forgotten:
-                why = f"the venue knows it no more; {by}: {reason}"
-                books.event(order.order_id, "cancelled", newest, now, why)
-            portfolio = books.portfolio(newest, opening_cash)
-            if portfolio.open_orders:
-                ids = ", ".join(each.order.order_id for each in portfolio.open_orders)
-                raise DataError(f"orders of {account} are open or in doubt: {ids}; accept once they have ended")
-            because = Adjustment(item=USD, amount=Decimal(0), at=now, by=by, reason=reason, hour=newest)
-            return _record(
-                books, because, balance_differences(expected_balances(portfolio), balances, portfolio.trades)
-            )
+                accepted = _begin(books, balances, cash, word)
+            else:
+                accepted = _accept(books, forgotten, balances, opening_cash, word)
+            if plan:
+                books.roll_back()
+    return accepted
+
+
+def _accept(
+    books: Books, forgotten: Iterable[Order], balances: Balances, opening_cash: Decimal, word: Adjustment
+) -> list[Adjustment]:
+    newest = books.newest_hour() or word.at.replace(minute=0, second=0, microsecond=0)
+    for order in forgotten:
+        why = f"the venue knows it no more; {word.by}: {word.reason}"
+        books.event(order.order_id, "cancelled", newest, word.at, why)
+    portfolio = books.portfolio(newest, opening_cash)
+    if portfolio.open_orders:
+        ids = ", ".join(each.order.order_id for each in portfolio.open_orders)
+        raise DataError(f"orders of {books.account} are open or in doubt: {ids}; accept once they have ended")
+    amounts = balance_differences(expected_balances(portfolio), balances, portfolio.trades)
+    return _record(books, replace(word, hour=newest), amounts)
 
 
 def _is_forgotten(broker: Broker, order: Order, status: Status) -> bool:

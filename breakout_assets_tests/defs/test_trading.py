@@ -117,6 +117,8 @@ def test_the_kill_switch_is_pulled_in_the_ui_and_on_the_command_line(
     assert "resume by Ben" in capsys.readouterr().out
     assert main(["resume", "--by", "Ben", "--reason", "once more"]) == 1
     assert "is not halted" in capsys.readouterr().err
+    assert main(["accept", "--plan", "--by", "Ben", "--reason", "I look"]) == 0
+    assert "venue and ledger agree" in capsys.readouterr().out
     refused = resume_trading.execute_in_process(
         run_config={"ops": {"resume": {"config": {"by": "Ben", "reason": "once more"}}}},
         resources=resources,

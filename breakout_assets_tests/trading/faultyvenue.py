@@ -113,8 +113,8 @@ class Kept:
 PLACE = ("ok", "rejected", "timeout_done", "timeout_not_done", "duplicate", "refused_but_done", "late")
 # When and how far orders are executed.
 FILLS = ("at_once", "next_hour", "half", "never")
-# The first look-up of each hour.
-LOOK_UP = ("ok", "fails_once", "fails_often")
+# The first look-ups of each of the first hours: before an order is sent, or of one that was.
+LOOK_UP = ("ok", "fails_before", "fails_once", "fails_often")
 # The first request to cancel.
 CANCEL = ("ok", "timeout_done", "timeout_not_done", "too_late")
 
@@ -134,6 +134,8 @@ class FaultyVenue:
     created: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     """How many live orders each client id has ever had."""
     sides_placed: set[str] = field(default_factory=set)
+    sent: set[str] = field(default_factory=set)
+    """Client ids of all requests, whatever became of them."""
     cancels: int = 0
     failures: dict[datetime, int] = field(default_factory=lambda: defaultdict(int))
     hour: datetime | None = None
@@ -162,6 +164,7 @@ class FaultyVenue:
     def place(self, order: Order) -> Answer:
         mode = self.place_mode if order.side not in self.sides_placed else "ok"
         self.sides_placed.add(order.side)
+        self.sent.add(order.order_id)
         if mode not in ("rejected", "timeout_not_done"):
             self.create(order, hidden=2 if mode == "late" else 0)
         self.fate.step(f"place {order.side}")
@@ -199,7 +202,7 @@ class FaultyVenue:
             kept.status = "filled"
 
     def look_up(self, order: Order) -> Report | None:
-        self.fail("look_up")
+        self.fail(order)
         kept = self.kept.get(order.order_id)
         if kept is None:
             return None
@@ -208,12 +211,13 @@ class FaultyVenue:
             return None
         return Report(venue_id=order.order_id, status=kept.status, executions=tuple(kept.executions))  # type: ignore[arg-type]
 
-    def fail(self, what: str) -> None:
-        limit = {"ok": 0, "fails_once": 1, "fails_often": 4}[self.look_up_mode]
-        first_hours = len(self.opened) <= 2
-        if self.hour and first_hours and self.failures[self.hour] < limit:
+    def fail(self, order: Order) -> None:
+        limit = {"ok": 0, "fails_before": 1, "fails_once": 1, "fails_often": 4}[self.look_up_mode]
+        meant = (order.order_id in self.sent) == (self.look_up_mode != "fails_before")
+        first_hours = len(self.opened) <= 3
+        if self.hour and first_hours and meant and self.failures[self.hour] < limit:
             self.failures[self.hour] += 1
-            raise TemporaryError(f"{what} failed at the venue")
+            raise TemporaryError("the venue cannot be read")
 
     def cancel(self, order: Order) -> None:
         kept = self.kept.get(order.order_id)

@@ -41,8 +41,10 @@ class Live:
         broker, now, wait = self.venue, lambda: self.time.now, self.time.wait
         return trade_hour(self.ledger, at(hour), *frames, health, self.rules, "live", now, broker, mail=MAIL, wait=wait)
 
-    def accept(self) -> list[Adjustment]:
-        return accept_differences(self.ledger, self.venue, "live", self.rules.cash, "me", "it was me", self.time.now)
+    def accept(self, plan: bool = False) -> list[Adjustment]:
+        return accept_differences(
+            self.ledger, self.venue, "live", self.rules.cash, "me", "it was me", self.time.now, plan=plan
+        )
 
 
 @pytest.fixture
@@ -303,6 +305,20 @@ def test_a_position_that_was_sold_by_hand_is_not_sold_again(live: Live) -> None:
     with live.ledger.read("live") as books:
         decided = books.portfolio(at(1), Decimal(0), books.record(at(1)).event)  # type: ignore[union-attr]
     assert [position.token for position in decided.positions] == ["A", "B"]
+
+
+def test_what_would_be_accepted_can_be_seen_before(tmp_path: Path) -> None:
+    live = Live(tmp_path, fill_mode="never")
+    live.venue.cash += 5
+    before = dump(live.ledger)
+    assert [(each.item, each.amount) for each in live.accept(plan=True)] == [("USD", Decimal(5))]
+    assert dump(live.ledger) == before
+    live.trade(0, {"A": 0.8}, {"A": 1.0})
+    live.venue.kept.clear()
+    live.venue.cash -= 7
+    before = dump(live.ledger)
+    assert [(each.item, each.amount) for each in live.accept(plan=True)] == [("USD", Decimal(-7))]
+    assert dump(live.ledger) == before
 
 
 def test_cash_that_was_taken_out_is_not_spent(tmp_path: Path) -> None:
