@@ -394,6 +394,14 @@ def test_a_venue_that_answers_nothing_is_not_asked_about_every_order(tmp_path: P
     assert len(room.venue.looked_up) == 3
 
 
+def test_orders_that_cannot_be_read_between_others_do_not_make_the_venue_down(tmp_path: Path) -> None:
+    room = Room(tmp_path)
+    orders = others(room, 7)
+    room.desk().send(orders)
+    room.venue.odd, room.venue.unreadable = {order.order_id for order in orders[::2]}, TemporaryError
+    assert len(room.desk(1).follow()) == 4
+
+
 def test_orders_in_doubt_are_waited_for_together(tmp_path: Path) -> None:
     room = Room(tmp_path, nowhere=True)
     room.desk().send(others(room, 9))

@@ -331,9 +331,11 @@ def test_cash_that_was_taken_out_is_not_spent(tmp_path: Path) -> None:
     assert codes(bought) == [("A", "below_minimum")]  # 2 % of 100 USD
 
 
-@pytest.mark.parametrize("fill_mode", ["never", "at_once"])
-def test_nothing_is_accepted_while_orders_are_open_or_in_doubt(tmp_path: Path, fill_mode: str) -> None:
-    live = Live(tmp_path, fill_mode=fill_mode, place_mode="timeout_done", look_up_mode="fails_often")
+@pytest.mark.parametrize(
+    ("place_mode", "fill_mode"), [("timeout_done", "never"), ("timeout_done", "at_once"), ("timeout_not_done", "never")]
+)
+def test_nothing_is_accepted_while_orders_are_open_or_in_doubt(tmp_path: Path, place_mode: str, fill_mode: str) -> None:
+    live = Live(tmp_path, fill_mode=fill_mode, place_mode=place_mode, look_up_mode="fails_often")
     with pytest.raises(TemporaryError):
         live.trade(0, {"A": 0.8}, {"A": 1.0})
     live.venue.look_up_mode = "ok"
