@@ -217,6 +217,11 @@ def test_dollars_that_come_or_go_are_the_accounts_and_no_profit(amount: str) -> 
     assert (moved.realised_profit, moved.beside) == (after([]).realised_profit, {})
 
 
+def test_dollars_that_went_for_coins_by_hand_are_no_loss() -> None:
+    bought = after(explained(("Z", "3"), ("USD", "-50")))
+    assert (bought.cash, bought.realised_profit) == (after([]).cash - 50, after([]).realised_profit)
+
+
 def test_coins_that_come_are_not_the_accounts_until_they_have_gone_again() -> None:
     came = after(explained(("A", "3"), ("Z", "2")))
     assert came.positions == after([]).positions
