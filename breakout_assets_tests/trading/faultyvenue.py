@@ -130,6 +130,8 @@ class FaultyVenue:
     cancel_mode: str = "ok"
     fate: Fate = field(default_factory=Fate)
     cash: Decimal = Decimal(10_000)
+    rounding: Decimal = Decimal(0)
+    """What an execution costs more here than where it is calculated otherwise, USD."""
     kept: dict[str, Kept] = field(default_factory=dict)
     created: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     """How many live orders each client id has ever had."""
@@ -189,7 +191,7 @@ class FaultyVenue:
     def execute(self, kept: Kept, quantity: Decimal) -> None:
         order = kept.order
         value = paid(quantity, order.price) if order.side == "buy" else received(quantity, order.price)
-        self.cash += -value if order.side == "buy" else value
+        self.cash += (-value if order.side == "buy" else value) - self.rounding
         number = len(kept.executions) + 1
         # Purchases pay in the token, as many venues ask; sales in dollars.
         in_token = quantity / 1000 if order.side == "buy" else Decimal(0)

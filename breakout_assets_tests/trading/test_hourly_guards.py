@@ -259,6 +259,13 @@ def test_a_difference_with_the_venue_blocks_entries_and_allows_exits(live: Live,
     assert told(live.trade(5, {"B": 0.9}, {"A": 1.0, "B": 1.0})) == [("B", "buy", "filled")]
 
 
+@pytest.mark.parametrize(("rounding", "blocks"), [("0.00000001", 0), ("0.00000003", 1)])
+def test_a_venue_may_round_each_execution_otherwise(live: Live, rounding: str, blocks: int) -> None:
+    live.venue.rounding = Decimal(rounding)
+    live.trade(0, {"A": 0.9, "B": 0.8, "C": 0.7}, {"A": 1.0, "B": 1.0, "C": 1.0})
+    assert len(live.trade(1).blocks) == blocks
+
+
 def test_an_order_that_the_venue_has_forgotten_blocks_entries_for_two_hours(tmp_path: Path) -> None:
     live = Live(tmp_path, fill_mode="never")
     live.trade(0, {"A": 0.8}, {"A": 1.0})
