@@ -146,7 +146,7 @@ class Desk:
             with self.ledger.write(self.account) as books:
                 books.event(order.order_id, "accepted", self.hour, self.now(), venue_id=answer.venue_id)
         elif isinstance(answer, NotSent):
-            self._end(order, "rejected", answer.reason)
+            self._end(order, "cancelled", answer.reason)  # unlike a refusal, nothing that had to be watched
         elif isinstance(answer, Rejected):
             # A refusal costs one more look: a duplicate can be refused although its twin lives.
             try:

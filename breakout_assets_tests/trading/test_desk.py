@@ -432,8 +432,10 @@ def test_what_surely_was_not_sent_is_over_without_another_look(tmp_path: Path) -
     room = Room(tmp_path)
     room.venue.place = lambda order: NotSent("the market has no such step")  # type: ignore[method-assign]
     room.desk().send([ORDER])
-    assert (room.steps(), len(room.venue.looked_up)) == (["intent", "sending", "rejected"], 1)
+    assert (room.steps(), len(room.venue.looked_up)) == (["intent", "sending", "cancelled"], 1)
     assert room.reasons()[-1] == "the market has no such step"
+    room.desk(1).follow()
+    assert len(room.venue.looked_up) == 1
 
 
 @pytest.mark.parametrize("purpose", ["entry", "exit"])
