@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -151,6 +152,7 @@ def _trading(console: Console, options: argparse.Namespace) -> None:
     from breakout_assets.defs.resources import account as account_of
     from breakout_assets.store import Store
     from breakout_assets.trading.console import print_accepted, print_explanation, print_switch
+    from breakout_assets.trading.desk import Desk
     from breakout_assets.trading.explain import explain
     from breakout_assets.trading.holdings import accept_differences
     from breakout_assets.trading.switches import halt, resume
@@ -164,9 +166,8 @@ def _trading(console: Console, options: argparse.Namespace) -> None:
         print_explanation(console, explain(ledger, store, options.order))
     elif options.command == "accept":
         broker = account.open_broker(ledger)
-        accepted = accept_differences(
-            ledger, broker, account.name, account.rules.cash, options.by, options.reason, now, plan=options.plan
-        )
+        desk = Desk(ledger, account.name, broker, account.rules, now, lambda: now, time.sleep, account.mail)
+        accepted = accept_differences(desk, options.by, options.reason, plan=options.plan)
         print_accepted(console, account.name, accepted, options.plan)
     else:
         decide = halt if options.command == "halt" else resume

@@ -125,7 +125,9 @@ def missing_hours(
     newest = _tick_time(context).replace(minute=0, second=0, microsecond=0)
     hours = hours_between(newest - (hours_back - 1) * HOUR, newest)
     there = store.raw_between(hours[0], newest)
-    done = context.instance.get_materialized_partitions(dg.AssetKey("trade_orders"))
+    # An hour that was only carried on with, without its data, is still to be collected.
+    materialised = context.instance.get_materialized_partitions
+    done = materialised(dg.AssetKey("trade_orders")) & materialised(dg.AssetKey("live_indicators"))
     for hour in hours:
         key = hour_key(hour)
         if key in done or not HOURS.has_partition_key(key):

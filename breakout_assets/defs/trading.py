@@ -22,6 +22,7 @@ GROUP = "trading"
 OWNERS = ["team:trading"]
 # Of runs that carry on with what is held although the hour's data are missing or faulty.
 WITHOUT_DATA: Final = "breakout/without_data"
+NO_PURCHASE: Final = "exits_job buys nothing"
 
 
 @dg.asset(
@@ -56,7 +57,8 @@ def trade_orders(
     def make(key: str) -> Made:
         hour = hour_of(key)
         inputs = read_inputs(store, hour)
-        if WITHOUT_DATA not in context.run.tags:  # a failed check in the UI stops nothing; this does
+        carry_on = WITHOUT_DATA in context.run.tags
+        if not carry_on:  # a failed check in the UI stops nothing; this does
             refuse_doubts(inputs)
         result = trade_hour(
             ledger,
@@ -70,7 +72,7 @@ def trade_orders(
             broker,
             mail=account.mail,
             inputs=inputs.sources,
-            doubts=inputs.doubts,
+            doubts=(*inputs.doubts, *([NO_PURCHASE] if carry_on else [])),
         )
         frame = result.orders_frame()
         store.write_table("trade_orders", hour, frame)

@@ -10,9 +10,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from breakout_assets.market.health import HealthState
+from breakout_assets.trading.adjustments import Adjustment
 from breakout_assets.trading.mails import Mail
 from breakout_assets.trading.orders import ENDED, Fill, Order, Report, Status
-from breakout_assets.trading.portfolio import Adjustment, Mark, Portfolio, fold
+from breakout_assets.trading.portfolio import Mark, Portfolio, fold
 from breakout_assets.trading.rules import HOUR
 from breakout_assets.trading.schema import (
     accounts,
@@ -223,6 +224,16 @@ class Books:
         query = sa.select(sa.func.max(hours.c.hour)).where(hours.c.account == self.account)
         newest: datetime | None = self.connection.scalar(query)
         return newest
+
+    def begun_hour(self) -> datetime | None:
+        """The last hour in which something happened to an order, or that was decided."""
+        query = (
+            sa.select(sa.func.max(order_events.c.hour))
+            .join(orders, orders.c.order_id == order_events.c.order_id)
+            .where(orders.c.account == self.account)
+        )
+        known = [hour for hour in (self.connection.scalar(query), self.newest_hour()) if hour is not None]
+        return max(known, default=None)
 
     def hour_before(self, hour: datetime) -> datetime | None:
         """The last hour that was decided before this one."""

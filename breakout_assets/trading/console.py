@@ -1,15 +1,14 @@
 """What the commands `halt`, `resume`, `accept` and `explain` print."""
 
-from collections.abc import Sequence
-
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from breakout_assets.trading.books import Switch
+from breakout_assets.trading.desk import named
 from breakout_assets.trading.explain import Explanation
+from breakout_assets.trading.holdings import Acceptance
 from breakout_assets.trading.money import plain
-from breakout_assets.trading.portfolio import Adjustment
 
 _ANSWERS = {True: "[green]yes[/]", False: "[bold red]no[/]", None: "[yellow]cannot be tried[/]"}
 
@@ -21,13 +20,17 @@ def print_switch(console: Console, account: str, switch: Switch) -> None:
     console.print(f"{escape(switch.reason)}; {meaning}.")
 
 
-def print_accepted(console: Console, account: str, accepted: Sequence[Adjustment], plan: bool) -> None:
-    """Which amounts are no longer taken for the account's."""
-    if not accepted:
+def print_accepted(console: Console, account: str, accepted: Acceptance, plan: bool) -> None:
+    """What a person's word changes."""
+    if not accepted.adjustments and not accepted.ended:
         console.print(f"{escape(account)}: venue and ledger agree; there is nothing to accept.")
-    done = "would be accepted" if plan else "accepted"
-    for each in accepted:
-        console.print(f"{escape(account)}: {plain(each.amount)} {escape(each.item)} {done}: {escape(each.reason)}")
+    would = "would be " * plan
+    for order in accepted.ended:
+        console.print(f"{escape(account)}: {would}ended: {escape(named(order))}")
+    for each in accepted.adjustments:
+        console.print(
+            f"{escape(account)}: {would}accepted: {plain(each.amount)} {escape(each.item)}: {escape(each.reason)}"
+        )
 
 
 def print_explanation(console: Console, found: Explanation) -> None:

@@ -5,7 +5,7 @@ committed: an order in that state may or may not be at the venue, and only the v
 time unless its absence is proven.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import takewhile
@@ -17,6 +17,7 @@ from breakout_assets.trading.brokers import Broker
 from breakout_assets.trading.ledger import Ledger
 from breakout_assets.trading.mails import MailSettings
 from breakout_assets.trading.orders import (
+    ENDED,
     IN_DOUBT,
     IN_FLIGHT,
     UNSENT,
@@ -39,8 +40,8 @@ MOST_SENDS: Final = 2
 WATCH: Final = timedelta(days=1)
 # The first hour that finds an order missing may meet a fault of the venue, which the next two would see mended.
 FORGOTTEN: Final = timedelta(hours=2)
-# An order that cannot be read says nothing of the others; so many in a row say that it is the venue, and each takes
-# most of a minute.
+# An order that cannot be read says nothing of the others. After so many in a row, each of which takes most of a minute,
+# the venue is asked for something else, to see whether it is down.
 UNANSWERED: Final = 3
 
 Failure = TemporaryError | DataError
@@ -94,7 +95,7 @@ class Desk:
         failures: list[Failure] = []
         waiting = list(orders)
         for _ in range(MOST_SENDS):
-            failures += _one_by_one(waiting, lambda order: self._send(order, blocks))
+            failures += self._one_by_one(waiting, lambda order: self._send(order, blocks))
             failures += self._prove([order for order in waiting if self._status(order) in IN_DOUBT])
             waiting = [order for order in waiting if self._status(order) == "absent"]
         return failures
@@ -104,9 +105,15 @@ class Desk:
             return books.status(order.order_id)
 
     def _send(self, order: Order, blocks: Sequence[str]) -> None:
-        # The same hour decided anew from a lost ledger makes the same ids: the venue may have them.
-        if self._status(order) in UNSENT and not self._found(order) and self._begin(order, blocks):
+        # The same hour decided anew from a lost ledger makes the same ids: the venue may have them. What is too old is
+        # not sent in any case, and must end even where it cannot be looked up.
+        if self._status(order) not in UNSENT or (not self._is_late(order) and self._found(order)):
+            return
+        if self._begin(order, blocks):
             self._settle(order, self._place(order))
+
+    def _is_late(self, order: Order) -> bool:
+        return self.now() - order.hour > self.rules.max_age
 
     def _begin(self, order: Order, blocks: Sequence[str]) -> bool:
         """Commit that an order is about to be sent; false if it is not to be."""
@@ -129,7 +136,7 @@ class Desk:
 
     def _why_not(self, order: Order, blocks: Sequence[str]) -> str | None:
         """Why an order is not sent any more."""
-        if self.now() - order.hour > self.rules.max_age:
+        if self._is_late(order):
             return f"not sent within {self.rules.max_age // HOUR} hours of the decision"
         if blocks and order.purpose == "entry":
             return f"not sent: {'; '.join(dict.fromkeys(blocks))}"
@@ -176,7 +183,7 @@ class Desk:
                 if not self._found(order) and not self._is_absent(order):
                     left.append(order)
 
-            failures += _one_by_one(doubtful, look)
+            failures += self._one_by_one(doubtful, look)
             doubtful = left
             if doubtful:
                 self.wait(proof.span.total_seconds() / proof.look_ups)
@@ -188,7 +195,7 @@ class Desk:
         if misses < self.broker.absence.look_ups or self.now() - since < self.broker.absence.span:
             return False
         absence = f"it never arrived: {misses} look-ups since {since} did not find it"
-        again = sent < MOST_SENDS and self.now() - order.hour <= self.rules.max_age
+        again = sent < MOST_SENDS and not self._is_late(order)
         self._end(order, "absent" if again else "rejected", absence)
         return True
 
@@ -203,7 +210,7 @@ class Desk:
             sends = [event for event in events if event.status == "sending"]
             self._check_address(order, sends)
             books.event(order.order_id, MISSED, self.hour, self.now())
-            misses = _misses(books, order)
+            misses = misses_of(books, order)
         return len(misses), misses[-1].at, len(sends)
 
     def _check_address(self, order: Order, sends: Sequence[OrderEvent]) -> None:
@@ -211,7 +218,7 @@ class Desk:
         address = self.broker.address(order)
         if sent_to is not None and sent_to != address:
             raise DataError(
-                f"{_named(order)} was sent to {sent_to} and is not found at {address}: restore the pair or the key "
+                f"{named(order)} was sent to {sent_to} and is not found at {address}: restore the pair or the key "
                 "until it has ended"
             )
 
@@ -226,39 +233,60 @@ class Desk:
         Raises:
             TemporaryError: the venue cannot be read.
         """
+        failures, missing = self.take_stock()
+        in_doubt = [order for order, status in missing if status in IN_DOUBT]
+        known = [order for order, status in missing if status not in IN_DOUBT]
+        return failures + self._one_by_one(known, self._miss_accepted) + self._prove(in_doubt)
+
+    def take_stock(self) -> tuple[list[Failure], list[tuple[Order, Status]]]:
+        """Book what the venue tells of every order that may be there; failures, and those in flight that it has not.
+
+        What is over in the ledger and still open at the venue, because it was taken for refused, is cancelled there.
+        """
         with self.ledger.read(self.account) as books:
-            in_flight = {order.order_id: (order, status) for order, status in books.unended() if status in IN_FLIGHT}
-            doubted = books.doubted_since(self.now() - WATCH)
-        found: list[tuple[Order, Report]] = []
-        unproven: list[Order] = []
+            in_flight = [(order, status) for order, status in books.unended() if status in IN_FLIGHT]
+            # From the hour that was traded last: since then nobody has looked.
+            doubted = books.doubted_since(min(self.now(), books.newest_hour() or self.now()) - WATCH)
+        missing: list[tuple[Order, Status]] = []
 
-        def look(order: Order) -> None:
+        def look(each: tuple[Order, Status]) -> None:
+            if not self._found(each[0]):
+                missing.append(each)
+
+        def watch(order: Order) -> None:
             report = self.broker.look_up(order)
+            if report is not None and report.status == "open" and self._status(order) in ENDED:
+                self.broker.cancel(order)
+                report = self.broker.look_up(order)
             if report is not None:
-                found.append((order, report))
-            elif order.order_id in in_flight and in_flight[order.order_id][1] in IN_DOUBT:
-                unproven.append(order)
-            elif order.order_id in in_flight:
-                misses, since, _ = self._miss(order)
-                told = f"{misses} look-ups since {since} did not find it"
-                raise DataError(f"{_named(order)} was accepted, and the venue no longer knows it: {told}")
+                self.book([(order, report)])
 
-        asked = [order for order, _ in in_flight.values()]
-        asked += [order for order in doubted if order.order_id not in in_flight]
-        failures = _one_by_one(asked, look)
-        self.book(found)
-        return failures + self._prove(unproven)
+        known = {order.order_id for order, _ in in_flight}
+        failures = self._one_by_one(in_flight, look)
+        failures += self._one_by_one([order for order in doubted if order.order_id not in known], watch)
+        return failures, missing
 
-    def end_forgotten(self) -> None:
+    def _miss_accepted(self, order: Order) -> None:
+        misses, since, _ = self._miss(order)
+        told = f"{misses} look-ups since {since} did not find it"
+        raise DataError(f"{named(order)} was accepted, and the venue no longer knows it: {told}")
+
+    def end_forgotten(self, listed: Set[str]) -> None:
         """End what the venue accepted and has not known for long: to be called only while its balances agree.
+
+        Args:
+            listed: ids of its open orders, as it spells them: an index by id may fail for hours.
+
 
         Exchanges forget orders that ended without an execution, some within hours; one that was executed shows in the
         balances.
         """
         with self.ledger.read(self.account) as books:
             accepted = [order for order, status in books.unended() if status in ("accepted", "cancelling")]
-            missed = [(order, _misses(books, order)) for order in accepted]
+            missed = [(order, misses_of(books, order)) for order in accepted]
         for order, misses in missed:
+            if self.broker.spelling(order.order_id) in listed:
+                continue
             if len(misses) >= self.broker.absence.look_ups and self.now() - misses[-1].at >= FORGOTTEN:
                 reason = f"the venue has not known it since {misses[-1].at}, and holds what it would without it"
                 self._end(order, "cancelled", reason)
@@ -272,7 +300,7 @@ class Desk:
         Raises:
             TemporaryError: the venue cannot be read.
         """
-        return _one_by_one(orders, self._cancel)
+        return self._one_by_one(orders, self._cancel)
 
     def _cancel(self, ending: tuple[Order, str]) -> None:
         order, reason = ending
@@ -288,6 +316,27 @@ class Desk:
         if report is not None:
             self.book([(order, report)])
         return report is not None
+
+    def _one_by_one(self, items: Iterable[T], act: Callable[[T], None]) -> list[Failure]:
+        """Act on each, whatever happens with the others.
+
+        Raises:
+            TemporaryError: the venue tells nothing at all.
+        """
+        failures: list[Failure] = []
+        unanswered = 0
+        for item in items:
+            try:
+                act(item)
+            except (TemporaryError, DataError) as failure:
+                failures.append(failure)
+                unanswered = unanswered + 1 if isinstance(failure, TemporaryError) else 0
+                if unanswered == UNANSWERED:
+                    self.broker.balances()
+                    unanswered = 0
+            else:
+                unanswered = 0
+        return failures
 
     def book(self, reports: Iterable[tuple[Order, Report]]) -> None:
         """Book what the venue told of orders, in one transaction."""
@@ -306,31 +355,11 @@ class Desk:
                 self.tell(books)
 
 
-def _one_by_one(items: Iterable[T], act: Callable[[T], None]) -> list[Failure]:
-    """Act on each, whatever happens with the others.
-
-    Raises:
-        TemporaryError: the venue did not answer several times in a row.
-    """
-    failures: list[Failure] = []
-    unanswered = 0
-    for item in items:
-        try:
-            act(item)
-        except (TemporaryError, DataError) as failure:
-            failures.append(failure)
-            unanswered = unanswered + 1 if isinstance(failure, TemporaryError) else 0
-            if unanswered == UNANSWERED:
-                raise
-        else:
-            unanswered = 0
-    return failures
-
-
-def _misses(books: Books, order: Order) -> list[OrderEvent]:
+def misses_of(books: Books, order: Order) -> list[OrderEvent]:
     """The look-ups that did not find an order since it was last heard of, newest first."""
     return list(takewhile(lambda event: event.status == MISSED, reversed(books.events(order_id=order.order_id))))
 
 
-def _named(order: Order) -> str:
+def named(order: Order) -> str:
+    """An order in words."""
     return f"the order to {order.side} {order.quantity} {order.token} of {order.hour:%Y-%m-%d %H:00} ({order.order_id})"

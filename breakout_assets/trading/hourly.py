@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -156,8 +156,9 @@ def _finish(desk: Desk, health: HealthState, doubts: Sequence[str]) -> None:
 
 
 def _trade(desk: Desk, market: Market) -> None:
-    open_account(desk.ledger, desk.account, desk.broker, desk.rules.cash, desk.now())
-    failures = desk.follow()
+    open_account(desk)
+    desk.follow()  # what cannot be read now is asked again below
+    failures: list[Failure] = []
     halted = _halts(desk)
     if halted:  # before this hour's prices can execute on paper what still waits to be bought
         failures += _cancel_outdated(desk, {}, halted)
@@ -205,23 +206,24 @@ def _cancel_outdated(desk: Desk, quotes: Mapping[str, Quote], blocks: Sequence[s
 def _compare(desk: Desk) -> tuple[list[Failure], tuple[str, ...]]:
     """Book what became of orders that are in flight; what cannot be read of them, and what the venue has otherwise."""
     failures = desk.follow()
-    differing = _disagreements(desk)
+    differing, listed = _disagreements(desk)
     if differing:  # a trade between two readings looks like a difference, once
         failures = desk.follow()
-        differing = _disagreements(desk)
+        differing, listed = _disagreements(desk)
     if not differing:
-        desk.end_forgotten()
+        desk.end_forgotten(listed)
     return failures, differing
 
 
-def _disagreements(desk: Desk) -> tuple[str, ...]:
-    """What venue and ledger disagree on now."""
+def _disagreements(desk: Desk) -> tuple[tuple[str, ...], Set[str]]:
+    """What venue and ledger disagree on now; and the client ids of the venue's open orders."""
     venue_orders, balances = desk.broker.open_orders(), desk.broker.balances()
     with desk.ledger.read(desk.account) as books:
         portfolio = books.portfolio(desk.hour, desk.rules.cash)
         expected = expected_balances(portfolio)
     open_ids = {desk.broker.spelling(each.order.order_id) for each in portfolio.open_orders}
-    return differences(expected, balances, venue_orders, open_ids, portfolio.trades)
+    found = differences(expected, balances, venue_orders, open_ids, portfolio.trades)
+    return found, {order.order_id for order in venue_orders if order.order_id}
 
 
 def _guard(desk: Desk, quotes: Mapping[str, Quote]) -> None:

@@ -9,7 +9,8 @@ from typing import Final
 
 import pandas as pd
 
-from breakout_assets.trading.money import USD, plain, received, share_of, times, unit_price
+from breakout_assets.trading.adjustments import Adjustment, Explained, explained
+from breakout_assets.trading.money import plain, received, share_of, times, unit_price
 from breakout_assets.trading.orders import ENDED, Fill, Order, Status
 from breakout_assets.trading.rules import HOUR
 
@@ -37,24 +38,6 @@ class Mark:
 
     price: Decimal
     hour: datetime
-
-
-@dataclass(frozen=True, kw_only=True)
-class Adjustment:
-    """An amount at the venue that is of no order of the account.
-
-    One of the time before the account began stays beside it. Of those that a person accepted later, dollars are the
-    account's from then on, coins that are missing are gone from its positions, and others stay beside it.
-    """
-
-    item: str
-    """A token, or USD."""
-    amount: Decimal
-    at: datetime
-    by: str
-    reason: str
-    hour: datetime | None = None
-    """The last hour that had been traded: decisions of later ones knew it. Null before the account began."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +106,8 @@ class Portfolio:
     """Everything held by token, dust included."""
     beside: Mapping[str, Decimal] = field(default_factory=dict)
     """What the venue holds beside, by token and `USD`; it is not of the account."""
+    by_hand: frozenset[str] = frozenset()
+    """Ids of entries of which units went without an order of the account."""
     left: Mapping[str, datetime] = field(default_factory=dict)
     """Hour of the last sale of each token that was ever sold."""
 
@@ -182,27 +167,28 @@ def fold(
         adjustments: what the venue held otherwise, up to the hour.
     """
     known = {order.order_id: order for order in orders}
-    booked, explained = list(fills), _explained(adjustments)
+    booked, others = list(fills), explained(adjustments)
     executed, sold = by_order_and_entry(known, booked)
-    units, left = _units_and_last_sales(known, booked, explained.missing)
+    units, left = _units_and_last_sales(known, booked, others)
     cash = sum((fill.cash_flow for fill in booked), opening_cash)
     holdings = [
         _Holding(order, executed[order.order_id], sold.get(order.order_id, []))
         for order in known.values()
         if order.purpose == "entry" and order.order_id in executed
     ]
-    held = _positions(holdings, marks, priced_hours, explained.missing)
+    held, by_hand = _positions(holdings, marks, priced_hours, others.missing)
     return Portfolio(
         account=account,
         hour=hour,
-        cash=cash + explained.cash,
+        cash=cash + others.cash,
         positions=tuple(sorted(held, key=lambda position: (position.token, position.decided_hour))),
         open_orders=_open_orders(known.values(), statuses, executed),
-        realised_profit=cash - opening_cash + explained.proceeds + sum((each.cost for each in held), Decimal(0)),
+        realised_profit=cash - opening_cash + others.proceeds + sum((each.cost for each in held), Decimal(0)),
         fees=sum((fill.fee for fill in booked), Decimal(0)),
         trades=len(booked),
         units=units,
-        beside=explained.beside,
+        beside=others.beside,
+        by_hand=by_hand,
         left=left,
     )
 
@@ -233,9 +219,9 @@ def by_order_and_entry(
 
 
 def _units_and_last_sales(
-    orders: Mapping[str, Order], fills: Iterable[Fill], missing: Mapping[str, Decimal]
+    orders: Mapping[str, Order], fills: Iterable[Fill], others: Explained
 ) -> tuple[dict[str, Decimal], dict[str, datetime]]:
-    """Units held, and the hour of the last sale, by token in alphabetical order."""
+    """Units held, and the hour of the last sale, also by hand, by token in alphabetical order."""
     units: dict[str, Decimal] = defaultdict(Decimal)
     left: dict[str, datetime] = {}
     for fill in fills:
@@ -243,8 +229,9 @@ def _units_and_last_sales(
         units[order.token] += fill.units
         if order.position is not None:
             left[order.token] = fill.hour
-    for token, amount in missing.items():
+    for token, amount in others.missing.items():
         units[token] -= amount
+        left[token] = max(left.get(token, others.missed[token]), others.missed[token])
     return {token: amount for token, amount in sorted(units.items()) if amount}, dict(sorted(left.items()))
 
 
@@ -262,43 +249,6 @@ def _open_orders(
         if statuses[order.order_id] not in ENDED
     ]
     return tuple(sorted(waiting, key=lambda each: (each.order.hour, each.order.token)))
-
-
-@dataclass(frozen=True)
-class _Explained:
-    """What all adjustments together mean."""
-
-    cash: Decimal
-    """That came or went, USD."""
-    proceeds: Decimal
-    """The part of it that came for coins that left: of a sale by hand."""
-    missing: Mapping[str, Decimal]
-    """Units by token that are gone from the account."""
-    beside: Mapping[str, Decimal]
-    """By token and `USD`: at the venue, and not of the account."""
-
-
-def _explained(adjustments: Iterable[Adjustment]) -> _Explained:
-    beside: dict[str, Decimal] = defaultdict(Decimal)
-    accepted: dict[str, Decimal] = defaultdict(Decimal)
-    dollars: dict[datetime, Decimal] = defaultdict(Decimal)
-    sales: set[datetime] = set()
-    for each in adjustments:
-        if each.hour is None:
-            beside[each.item] += each.amount
-        elif each.item == USD:
-            dollars[each.at] += each.amount
-        else:
-            accepted[each.item] += each.amount
-            sales |= {each.at} if each.amount < 0 else set()
-    for token, amount in accepted.items():
-        beside[token] += max(amount, Decimal(0))
-    return _Explained(
-        cash=sum(dollars.values(), Decimal(0)),
-        proceeds=sum((amount for at, amount in dollars.items() if at in sales), Decimal(0)),
-        missing={token: -amount for token, amount in accepted.items() if amount < 0},
-        beside={item: amount for item, amount in sorted(beside.items()) if amount},
-    )
 
 
 @dataclass(frozen=True)
@@ -324,16 +274,17 @@ def _positions(
     marks: Mapping[str, Mark],
     priced_hours: Sequence[datetime],
     missing: Mapping[str, Decimal],
-) -> list[Position]:
-    """What is left of entries, the oldest first; missing units are taken from the oldest."""
-    positions, gone = [], dict(missing)
+) -> tuple[list[Position], frozenset[str]]:
+    """What is left of entries, the oldest first, and those that units are missing of: the oldest."""
+    positions, gone, short = list[Position](), dict(missing), set[str]()
     for holding in holdings:
         token = holding.entry.token
         taken = min(gone.get(token, Decimal(0)), max(holding.quantity, Decimal(0)))
         gone[token] = gone.get(token, Decimal(0)) - taken
+        short |= {holding.entry.order_id} if taken else set()
         position = _position(holding, holding.quantity - taken, marks.get(token), priced_hours)
         positions += [position] if position else []
-    return positions
+    return positions, frozenset(short)
 
 
 def _position(

@@ -15,6 +15,7 @@ from upath import UPath
 
 from breakout_assets.errors import DataError
 from breakout_assets.store import Store, parquet_bytes
+from breakout_assets.trading.adjustments import explained
 from breakout_assets.trading.books import Books
 from breakout_assets.trading.money import plain
 from breakout_assets.trading.orders import ENDED, Fill, Order
@@ -117,13 +118,15 @@ def equity_curve(books: Books, until: datetime) -> pd.DataFrame:
     peak = Decimal(0)
     fills = iter(books.fills(until))
     fill = next(fills, None)
+    flows = explained(books.adjustments(until)).flows
     rows = []
     for hour, equity in books.equities(until):
         while fill is not None and fill.hour <= hour:
             cash += fill.cash_flow
             fill = next(fills, None)
         peak = max(peak, equity)
-        rows.append((hour, plain(equity), plain(cash), plain(equity - cash), float((peak - equity) / peak)))
+        has = cash + sum((amount for before, amount in flows if before < hour), Decimal(0))
+        rows.append((hour, plain(equity), plain(has), plain(equity - has), float((peak - equity) / peak)))
     return pd.DataFrame(rows, columns=list(EQUITY_COLUMNS)).astype(EQUITY_COLUMNS)
 
 
@@ -132,10 +135,11 @@ def closed_trades(books: Books, until: datetime) -> pd.DataFrame:
 
     Columns of `TRADE_COLUMNS`: `held_hours` from the newest fill of the entry to the last sale, `quantity` the units
     bought, prices the means of the fills, `profit` and `fees` in USD, `return` the profit as a share of what the entry
-    took, fees included, `reason` that of the last sale. An entry that may still buy more is not closed.
+    took, fees included, `reason` that of the last sale. An entry that may still buy more is not closed; one of which a
+    part was sold by hand is left out, since nobody knows for what.
     """
     portfolio = books.portfolio(until, Decimal(0))
-    held = {position.order_id for position in portfolio.positions}
+    held = {position.order_id for position in portfolio.positions} | portfolio.by_hand
     orders, statuses = books.orders(until), books.statuses(until)
     known = {order.order_id: order for order in orders}
     executed, sold = by_order_and_entry(known, books.fills(until))

@@ -191,6 +191,20 @@ def test_a_run_that_fails_leaves_no_hour_half_traded(predicted: World) -> None:
     assert predictions.exists()
 
 
+def test_the_job_for_exits_buys_nothing_whatever_data_there_are(predicted: World) -> None:
+    predicted.run(["trade_orders"], hour_keys(FIRST, LAST))
+    bought = orders_of(predicted, HOURS)
+    hour = (
+        bought.loc[(bought["status"] == "submitted") & (bought["side"] == "buy"), "timestamp"].iloc[0].to_pydatetime()
+    )
+    Path(f"{account(predicted.settings).ledger_place}").unlink()
+    job = predicted.definitions.resolve_job_def("exits_job")
+    assert job.execute_in_process(instance=predicted.instance, partition_key=hour_key(hour)).success
+    rows = orders_of(predicted, [hour])
+    assert set(rows["status"]) == {"refused"}
+    assert rows["reason"].str.contains("exits_job buys nothing").all()
+
+
 def test_what_a_dry_run_would_have_sent_is_shown_once_and_paper_shows_nothing(tmp_path: Path) -> None:
     paper = PaperBroker(Ledger(tmp_path / "ledger.sqlite"), "paper", TradingRules())
     settings = ExchangeSettings(venue="binance", pairs=(Pair(buy().token, "SOL/USDT"),), sandbox=False)

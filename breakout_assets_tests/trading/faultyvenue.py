@@ -140,6 +140,8 @@ class FaultyVenue:
     """Client ids of all requests, whatever became of them."""
     cancels: int = 0
     failures: dict[datetime, int] = field(default_factory=lambda: defaultdict(int))
+    hides: int = 0
+    """Look-ups that do not find the next order, whatever its answer."""
     hour: datetime | None = None
     market: str = "a market"
     opened: set[datetime] = field(default_factory=set)
@@ -168,7 +170,7 @@ class FaultyVenue:
         self.sides_placed.add(order.side)
         self.sent.add(order.order_id)
         if mode not in ("rejected", "timeout_not_done"):
-            self.create(order, hidden=2 if mode == "late" else 0)
+            self.create(order, hidden=2 if mode == "late" else self.hides)
         self.fate.step(f"place {order.side}")
         if mode == "rejected":
             return Rejected("the venue does not want it")

@@ -10,9 +10,10 @@ import pytest
 
 from breakout_assets.errors import DataError, TemporaryError
 from breakout_assets.trading import ledger as ledger_module
+from breakout_assets.trading.books import HourRecord
 from breakout_assets.trading.desk import MOST_SENDS, WATCH, Desk
 from breakout_assets.trading.ledger import Ledger
-from breakout_assets.trading.orders import Answer, NotSent, Order, Report
+from breakout_assets.trading.orders import Answer, Balances, NotSent, Order, Report
 from breakout_assets.trading.switches import halt
 from breakout_assets_tests.trading.faultyvenue import FaultyVenue, Kept, Killed, Time
 from breakout_assets_tests.trading.support import MAIL, RULES, at
@@ -43,6 +44,8 @@ class Venue(FaultyVenue):
     """Look-ups before each placing."""
     unreadable: type[Exception] | None = None
     """From the first placing on."""
+    down: bool = False
+    asked_for_balances: int = 0
     odd: set[str] = field(default_factory=set)
     """The only orders that cannot be read then; if empty, all."""
     nowhere: bool = False
@@ -60,6 +63,12 @@ class Venue(FaultyVenue):
         if self.unreadable and self.placed and (not self.odd or order.order_id in self.odd):
             raise self.unreadable("the venue cannot be read")
         return super().look_up(order)
+
+    def balances(self) -> Balances:
+        self.asked_for_balances += 1
+        if self.down:
+            raise TemporaryError("the venue is down")
+        return super().balances()
 
 
 class Room:
@@ -292,6 +301,28 @@ def test_an_absent_order_that_shows_up_is_not_sent_again(tmp_path: Path) -> None
     assert room.desk(1).waiting() == []
 
 
+def test_an_order_that_was_taken_for_refused_and_is_open_is_cancelled_at_the_venue(tmp_path: Path) -> None:
+    room = Room(tmp_path, place_mode="refused_but_done")
+    room.venue.hides = 1  # the look-up after the refusal does not find it yet
+    room.desk().send([ORDER])
+    assert room.steps()[-1] == "rejected"
+    room.venue.execute(room.venue.kept[ORDER.order_id], Decimal(4))
+    room.desk(1).follow()
+    assert (room.venue.open_orders(), room.fills()) == ([], [Decimal(4)])
+
+
+def test_a_doubted_order_is_watched_from_the_hour_that_was_traded_last(tmp_path: Path) -> None:
+    room = Room(tmp_path, nowhere=True)
+    room.desk().send([ORDER])
+    with room.ledger.write("live") as books:
+        books.close_hour(HourRecord(hour=at(0), health="ACTIVE", outcome="", traded_at=at(0)))
+    kept = room.venue.kept[ORDER.order_id] = Kept(ORDER)
+    room.venue.execute(kept, Decimal(10))
+    room.time.now = at(0) + 3 * WATCH  # the machine was off
+    room.desk(72).follow()
+    assert room.fills() == [Decimal(10)]
+
+
 @pytest.mark.parametrize(("late", "looks"), [(timedelta(0), 1), (timedelta(microseconds=1), 0)])
 def test_an_order_that_was_taken_for_absent_is_watched_for_a_day(tmp_path: Path, late: timedelta, looks: int) -> None:
     room = Room(tmp_path, nowhere=True)
@@ -329,7 +360,7 @@ def missing(room: Room, hour: int) -> None:
     kept, room.venue.kept = room.venue.kept, {}
     room.time.now = at(hour) + timedelta(minutes=5)
     room.desk(hour).follow()
-    room.desk(hour).end_forgotten()
+    room.desk(hour).end_forgotten(set())
     room.venue.kept = kept
 
 
@@ -387,11 +418,20 @@ def test_a_venue_that_answers_nothing_is_not_asked_about_every_order(tmp_path: P
     room = Room(tmp_path)
     orders = others(room, 9)
     room.desk().send(orders)
-    room.venue.unreadable = TemporaryError
+    room.venue.unreadable, room.venue.down = TemporaryError, True
     room.venue.looked_up.clear()
-    with pytest.raises(TemporaryError):
+    with pytest.raises(TemporaryError, match="the venue is down"):
         room.desk(1).follow()
     assert len(room.venue.looked_up) == 3
+
+
+def test_several_orders_that_cannot_be_read_do_not_make_the_venue_down(tmp_path: Path) -> None:
+    room = Room(tmp_path)
+    orders = others(room, 7)
+    room.desk().send(orders)
+    room.venue.odd, room.venue.unreadable = {order.order_id for order in orders[:6]}, TemporaryError
+    assert len(room.desk(1).follow()) == 6
+    assert room.venue.asked_for_balances == 2
 
 
 def test_orders_that_cannot_be_read_between_others_do_not_make_the_venue_down(tmp_path: Path) -> None:
@@ -400,6 +440,19 @@ def test_orders_that_cannot_be_read_between_others_do_not_make_the_venue_down(tm
     room.desk().send(orders)
     room.venue.odd, room.venue.unreadable = {order.order_id for order in orders[::2]}, TemporaryError
     assert len(room.desk(1).follow()) == 4
+
+
+def test_an_order_that_the_venue_lists_was_not_forgotten(tmp_path: Path) -> None:
+    room = Room(tmp_path)
+    room.desk().send([ORDER])
+    listed = {order.order_id for order in room.venue.open_orders() if order.order_id}
+    for hour in (1, 3, 5, 7):
+        kept, room.venue.kept = room.venue.kept, {}
+        room.time.now = at(hour)
+        room.desk(hour).follow()
+        room.desk(hour).end_forgotten(listed)
+        room.venue.kept = kept
+    assert room.steps()[-1] == "missed"
 
 
 def test_orders_in_doubt_are_waited_for_together(tmp_path: Path) -> None:
@@ -426,6 +479,15 @@ def test_an_order_that_cannot_be_looked_up_is_not_sent(tmp_path: Path) -> None:
     room.venue.placed.append(at(0))  # so that it counts
     room.desk().send([ORDER])
     assert room.steps() == ["intent"]
+
+
+def test_what_is_too_old_to_be_sent_ends_although_it_cannot_be_looked_up(tmp_path: Path) -> None:
+    room = Room(tmp_path)
+    room.venue.unreadable = DataError
+    room.venue.placed.append(at(0))  # so that it counts
+    room.time.now = at(0) + RULES.max_age + timedelta(seconds=1)
+    assert room.desk(2).send(room.desk(2).waiting()) == []
+    assert room.steps() == ["intent", "cancelled"]
 
 
 def test_what_surely_was_not_sent_is_over_without_another_look(tmp_path: Path) -> None:

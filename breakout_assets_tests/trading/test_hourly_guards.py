@@ -10,12 +10,13 @@ import pytest
 
 from breakout_assets.errors import DataError, SettingsError, TemporaryError
 from breakout_assets.trading import ledger as ledger_module
+from breakout_assets.trading.adjustments import Adjustment
+from breakout_assets.trading.desk import Desk
 from breakout_assets.trading.holdings import accept_differences
 from breakout_assets.trading.hourly import DRAWDOWN_GUARD, trade_hour
 from breakout_assets.trading.ledger import Ledger
-from breakout_assets.trading.orders import Execution, Order
+from breakout_assets.trading.orders import Execution, Order, Report
 from breakout_assets.trading.outcome import HourResult
-from breakout_assets.trading.portfolio import Adjustment
 from breakout_assets.trading.rules import TradingRules
 from breakout_assets.trading.switches import halt, resume
 from breakout_assets_tests.trading.faultyvenue import Fate, FaultyVenue, Kept, Killed, SteppedLedger, Time
@@ -41,10 +42,10 @@ class Live:
         broker, now, wait = self.venue, lambda: self.time.now, self.time.wait
         return trade_hour(self.ledger, at(hour), *frames, health, self.rules, "live", now, broker, mail=MAIL, wait=wait)
 
-    def accept(self, plan: bool = False) -> list[Adjustment]:
-        return accept_differences(
-            self.ledger, self.venue, "live", self.rules.cash, "me", "it was me", self.time.now, plan=plan
-        )
+    def accept(self, plan: bool = False) -> tuple[Adjustment, ...]:
+        now = lambda: self.time.now  # noqa: E731
+        desk = Desk(self.ledger, "live", self.venue, self.rules, at(0), now, self.time.wait, MAIL)
+        return accept_differences(desk, "me", "it was me", plan=plan).adjustments
 
 
 @pytest.fixture
@@ -202,7 +203,7 @@ def test_an_account_begins_beside_what_the_venue_holds_by_a_persons_word(live: L
         live.accept()
     before.status = "cancelled"
     assert sorted((each.item, each.amount) for each in live.accept()) == [("OLD", 3), ("USD", Decimal("2345.67"))]
-    assert live.accept() == []
+    assert live.accept() == ()
     first = live.trade(0, {"A": 0.8}, {"A": 1.0, "OLD": 1.0})
     assert (told(first), first.blocks) == ([("A", "buy", "filled")], ())
     assert first.portfolio.cash == 10_000 - 200
@@ -323,6 +324,8 @@ def test_what_would_be_accepted_can_be_seen_before(tmp_path: Path) -> None:
     live.trade(0, {"A": 0.8}, {"A": 1.0})
     live.venue.kept.clear()
     live.venue.cash -= 7
+    for hour in (1, 2, 3):
+        live.trade(hour)
     before = dump(live.ledger)
     assert [(each.item, each.amount) for each in live.accept(plan=True)] == [("USD", Decimal(-7))]
     assert dump(live.ledger) == before
@@ -338,17 +341,106 @@ def test_cash_that_was_taken_out_is_not_spent(tmp_path: Path) -> None:
     assert codes(bought) == [("A", "below_minimum")]  # 2 % of 100 USD
 
 
-@pytest.mark.parametrize(
-    ("place_mode", "fill_mode"), [("timeout_done", "never"), ("timeout_done", "at_once"), ("timeout_not_done", "never")]
-)
-def test_nothing_is_accepted_while_orders_are_open_or_in_doubt(tmp_path: Path, place_mode: str, fill_mode: str) -> None:
-    live = Live(tmp_path, fill_mode=fill_mode, place_mode=place_mode, look_up_mode="fails_often")
+@pytest.mark.parametrize("place_mode", ["timeout_done", "timeout_not_done"])
+def test_nothing_is_accepted_while_orders_are_open_or_in_doubt(tmp_path: Path, place_mode: str) -> None:
+    live = Live(tmp_path, fill_mode="never", place_mode=place_mode, look_up_mode="fails_often")
     with pytest.raises(TemporaryError):
         live.trade(0, {"A": 0.8}, {"A": 1.0})
     live.venue.look_up_mode = "ok"
     live.venue.cash -= 5
-    with pytest.raises(DataError, match=r"orders of live are open or in doubt: [0-9a-f]{32}; accept once"):
+    with pytest.raises(DataError, match="open or in doubt; accept once hourly runs have ended or missed it, or a day"):
         live.accept()
+    live.time.now += timedelta(days=1)
+    if place_mode == "timeout_done":  # it is there
+        with pytest.raises(DataError, match=r"the venue has open orders: order .*; cancel them first, or wait until"):
+            live.accept()
+    else:  # its key, or its market, may be gone for good
+        assert [each.amount for each in live.accept()] == [Decimal(-5)]
+        assert live.trade(25).blocks == ()
+
+
+def test_an_order_that_an_index_misses_once_is_not_ended_by_an_acceptance(tmp_path: Path) -> None:
+    live = Live(tmp_path, fill_mode="never")
+    live.trade(0, {"A": 0.8}, {"A": 1.0})
+    [kept] = live.venue.kept.values()
+    kept.hidden = 1
+    live.venue.cash -= 5
+    with pytest.raises(DataError, match="open or in doubt"):
+        live.accept()
+    kept.hidden = 9
+    for hour in (1, 2, 3, 4):
+        live.trade(hour)
+    kept.status, kept.hidden = "open", 1
+    with pytest.raises(DataError, match="the venue has open orders"):
+        live.accept()
+
+
+def test_what_is_executed_between_the_hours_is_booked_before_it_is_accepted(tmp_path: Path) -> None:
+    live = Live(tmp_path, place_mode="rejected")
+    live.trade(0, {"A": 0.8}, {"A": 1.0})
+    [order] = [each.order for each in live.trade(0).outcomes]
+    live.venue.execute(live.venue.kept.setdefault(order.order_id, Kept(order)), order.quantity)
+    assert live.accept() == ()
+    after = live.trade(1, {}, {"A": 1.0})
+    assert (after.blocks, [position.token for position in after.portfolio.positions]) == ((), ["A"])
+    assert after.portfolio.realised_profit == 0
+
+
+def test_what_lies_beside_goes_first_and_a_later_position_is_whole(live: Live) -> None:
+    beside = a_purchase_of(live, "A", "filled")
+    beside.executions.append(Execution(trade_id="1", price=Decimal(1), quantity=Decimal(300), fee=Decimal(0)))
+    live.accept()
+    live.trade(0)
+    beside.executions.clear()  # its owner takes it away
+    live.trade(1)
+    live.accept()
+    assert told(live.trade(2, {"A": 0.8}, {"A": 1.0})) == [("A", "buy", "filled")]
+    held = live.trade(3, {}, {"A": 1.0})
+    assert [position.quantity for position in held.portfolio.positions] == [Decimal("199.8")]
+    assert told(live.trade(6, {}, {"A": 1.0})) == [("A", "sell", "filled")]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_what_is_due_is_sold_although_other_orders_cannot_be_read(live: Live, count: int) -> None:
+    wanted = {"ABCD"[number]: 0.9 - number / 100 for number in range(count + 1)}
+    prices_of = dict.fromkeys(wanted, 1.0)
+    live.trade(0, {"A": 0.9}, prices_of)
+    live.venue.fill_mode = "never"
+    live.trade(1, {token: score for token, score in wanted.items() if token != "A"}, prices_of)
+    broken = {key for key, kept in live.venue.kept.items() if kept.order.token != "A"}
+    look_up = live.venue.look_up
+
+    def failing(order: Order) -> Report | None:
+        if order.order_id in broken:
+            raise TemporaryError("its executions do not add up")
+        return look_up(order)
+
+    live.venue.look_up = failing  # type: ignore[method-assign]
+    with pytest.raises(TemporaryError, match="do not add up"):
+        live.trade(4, {}, prices_of)
+    with live.ledger.read("live") as books:
+        assert [position.token for position in books.portfolio(at(4), Decimal(0)).positions] == []
+        assert "do not add up" in str(books.record(at(4)).blocks)  # type: ignore[union-attr]
+
+
+def test_a_coin_that_was_sold_by_hand_rests_like_any_other(tmp_path: Path) -> None:
+    live = Live(tmp_path, replace(RULES, cooldown=timedelta(hours=3)))
+    live.trade(0, {"A": 0.8}, {"A": 1.0})
+    kept = a_purchase_of(live, "A", "filled")
+    kept.executions.append(Execution(trade_id="1", price=Decimal(1), quantity=Decimal("-199.8"), fee=Decimal(0)))
+    live.accept()
+    assert codes(live.trade(1, {"A": 0.8}, {"A": 1.0})) == [("A", "cooldown")]
+
+
+def test_what_was_not_sent_is_not_sent_on_doubtful_data(tmp_path: Path) -> None:
+    live = killed_before_it_was_sent(tmp_path)
+    frames = predictions(at(0), {}), prices({})
+    now = lambda: live.time.now  # noqa: E731
+    doubts = ("predictions are missing",)
+    trade_hour(
+        live.ledger, at(0), *frames, "ACTIVE", RULES, "live", now, live.venue, doubts=doubts, wait=live.time.wait
+    )
+    assert live.venue.created == {}
 
 
 def test_nothing_is_accepted_while_the_account_is_traded(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,11 +11,11 @@ import sqlalchemy as sa
 
 from breakout_assets.errors import TemporaryError
 from breakout_assets.trading import ledger as ledger_module
+from breakout_assets.trading.adjustments import Adjustment
 from breakout_assets.trading.books import Books, HourRecord, Switch
 from breakout_assets.trading.ledger import Attempt, Ledger
 from breakout_assets.trading.mails import Mail
 from breakout_assets.trading.orders import Execution, Order, Report
-from breakout_assets.trading.portfolio import Adjustment
 from breakout_assets_tests.trading.support import Account, at, dump
 
 ENTRY = Order(

@@ -13,10 +13,10 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from breakout_assets.errors import DataError
+from breakout_assets.trading.adjustments import Adjustment
 from breakout_assets.trading.brokers import Quote
 from breakout_assets.trading.ledger import Ledger
 from breakout_assets.trading.paper import PaperBroker
-from breakout_assets.trading.portfolio import Adjustment
 from breakout_assets.trading.schema import REVISION, schema, version
 from breakout_assets_tests.trading.oldledger import make_old_ledger, make_old_schema, old_engine
 from breakout_assets_tests.trading.support import RULES, Account, at, dump

@@ -6,8 +6,9 @@ from decimal import Decimal
 
 import pytest
 
+from breakout_assets.trading.adjustments import Adjustment
 from breakout_assets.trading.orders import Fill, Order, Status
-from breakout_assets.trading.portfolio import Adjustment, Mark, Portfolio, fold
+from breakout_assets.trading.portfolio import Mark, Portfolio, fold
 from breakout_assets_tests.trading.support import at
 
 ENTRY = Order(
@@ -217,6 +218,25 @@ def test_dollars_that_come_or_go_are_the_accounts_and_no_profit(amount: str) -> 
     assert (moved.realised_profit, moved.beside) == (after([]).realised_profit, {})
 
 
+def test_what_went_is_taken_from_what_lay_beside_first() -> None:
+    before = explained(("A", "4"), ("USD", "30"), before=True)
+    gone = after(before + explained(("A", "-10"), ("USD", "-50"), minute=1))
+    assert [(each.quantity, each.cost) for each in gone.positions] == [(Decimal(4), Decimal("16.04"))]
+    assert (dict(gone.units), dict(gone.beside)) == ({"A": Decimal(4)}, {})
+    assert gone.cash == after([]).cash - 20
+
+
+def test_a_position_that_is_gone_does_not_rise_again_when_coins_come() -> None:
+    sold = explained(("A", "-10"), ("USD", "43"))
+    more = after(sold + explained(("A", "10"), minute=1))
+    assert replace(more, beside={}) == after(sold)
+
+
+def test_coins_that_were_bought_and_sold_by_hand_are_no_profit() -> None:
+    traded = after(explained(("Z", "3"), ("USD", "-50")) + explained(("Z", "-3"), ("USD", "55"), minute=1))
+    assert (traded.cash, traded.realised_profit) == (after([]).cash + 5, after([]).realised_profit)
+
+
 def test_dollars_that_went_for_coins_by_hand_are_no_loss() -> None:
     bought = after(explained(("Z", "3"), ("USD", "-50")))
     assert (bought.cash, bought.realised_profit) == (after([]).cash - 50, after([]).realised_profit)
@@ -227,7 +247,7 @@ def test_coins_that_come_are_not_the_accounts_until_they_have_gone_again() -> No
     assert came.positions == after([]).positions
     assert (dict(came.units), dict(came.beside)) == ({"A": Decimal(10)}, {"A": Decimal(3), "Z": Decimal(2)})
     gone = after(explained(("A", "3")) + explained(("A", "-3"), minute=1))
-    assert replace(gone, beside={}) == after([])
+    assert gone == after([])
     more = after(explained(("A", "3")) + explained(("A", "-5"), minute=1))
     assert [each.quantity for each in more.positions] == [8]
     assert (dict(more.units), dict(more.beside)) == ({"A": Decimal(8)}, {})

@@ -19,6 +19,7 @@ from PIL import Image
 from breakout_assets import objects
 from breakout_assets.errors import DataError
 from breakout_assets.store import Store
+from breakout_assets.trading.adjustments import Adjustment
 from breakout_assets.trading.portfolio import Mark, Portfolio, Position
 from breakout_assets.trading.portfolio_report import (
     EQUITY_COLUMNS,
@@ -156,6 +157,25 @@ def test_trades_are_those_that_the_fills_add_up_to(tmp_path: Path) -> None:
     assert figures["fees_usd"] == pytest.approx(frame["fee"].sum(), abs=0.01)
     assert figures["largest_drawdown"] == pytest.approx(told.curve["drawdown"].max(), abs=1e-4)
     assert figures["since"] == "2024-03-01 00:00"
+
+
+def test_what_a_person_explained_is_in_the_cash_and_in_no_trade(account: Account) -> None:
+    bought_and_sold(account)
+    account.trade(5, {"B": 0.8}, {"B": 1.0})
+    account.trade(6, {}, {"B": 1.0})
+    with account.ledger.write("paper") as books:
+        before = books.portfolio(at(6), Decimal(0)).cash
+        for item, amount in (("B", "-50"), ("USD", "60")):
+            books.adjust(
+                Adjustment(item=item, amount=Decimal(amount), at=at(6), by="me", reason="sold by hand", hour=at(6))
+            )
+    for hour in (7, 8, 9, 10):
+        account.trade(hour, {}, {"B": 1.0})
+    told = report(account)
+    assert [trade["token"] for trade in told.trades.to_dict("records")] == ["A"]
+    cash = {row["timestamp"].to_pydatetime(): Decimal(row["cash"]) for row in told.curve.to_dict("records")}
+    assert (cash[at(6)], cash[at(7)]) == (before, before + 60)
+    assert cash[at(10)] == told.portfolio.cash
 
 
 def test_an_entry_that_may_still_buy_more_is_not_over(account: Account) -> None:
