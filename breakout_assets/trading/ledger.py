@@ -132,13 +132,9 @@ class Ledger:
         """
         self._prepare()
         if self.path:
-            with closing(sqlite3.connect(f"{self.path}.{name}", timeout=BUSY_SECONDS, isolation_level=None)) as lock:
-                try:
-                    lock.execute("BEGIN EXCLUSIVE")
-                except sqlite3.OperationalError:
-                    yield False
-                    return
-                yield True
+            lock, free = self._lock_file(f"{self.path}.{name}")
+            with closing(lock):
+                yield free
             return
         with self._reaching(), self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             try:
@@ -150,6 +146,17 @@ class Ledger:
             else:
                 free = True
             yield free
+
+    def _lock_file(self, path: str) -> tuple[sqlite3.Connection, bool]:
+        """A file that is locked as long as the connection is open, and whether it could be had."""
+        try:
+            lock = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+            lock.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                return lock, False
+            raise self._unusable(error) from error
+        return lock, True
 
     # Transactions ----------------------------------------------------------------------------------------------
 

@@ -374,3 +374,13 @@ def test_the_mail_of_an_hour_is_rewritten_until_somebody_may_have_it(ledger: Led
     post("third")
     post("fourth")
     assert sorted(mail.subject for mail in ledger.pending_mails()) == ["fourth 2", "second 1"]
+
+
+def test_a_lock_that_cannot_be_opened_is_told_in_a_sentence_and_not_as_busy(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    (tmp_path / "ledger.sqlite.trading-live").mkdir()
+    with (
+        pytest.raises(DataError, match=r"cannot be used \(unable to open database file\); check"),
+        ledger.sole("trading-live"),
+    ):
+        pytest.fail("it has no lock")
