@@ -265,6 +265,7 @@ def test_a_venue_may_round_each_execution_otherwise(live: Live, rounding: str, b
     live.venue.rounding = Decimal(rounding)
     live.trade(0, {"A": 0.9, "B": 0.8, "C": 0.7}, {"A": 1.0, "B": 1.0, "C": 1.0})
     assert len(live.trade(1).blocks) == blocks
+    assert len(live.accept()) == blocks
 
 
 def test_an_order_that_the_venue_has_forgotten_blocks_entries_for_two_hours(tmp_path: Path) -> None:

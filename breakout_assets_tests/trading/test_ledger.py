@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from breakout_assets.errors import TemporaryError
+from breakout_assets.errors import DataError, TemporaryError
 from breakout_assets.trading import ledger as ledger_module
 from breakout_assets.trading.adjustments import Adjustment
 from breakout_assets.trading.books import Books, HourRecord, Switch
