@@ -461,6 +461,20 @@ def test_orders_in_doubt_are_waited_for_together(tmp_path: Path) -> None:
     assert room.time.now - at(0) < timedelta(minutes=15)  # two sendings of two minutes each; one by one it were 36
 
 
+def test_the_address_of_the_newest_sending_counts(tmp_path: Path) -> None:
+    room = Room(tmp_path, nowhere=True)
+    look_up = room.venue.look_up
+
+    def moved(order: Order) -> Report | None:
+        if room.steps()[-1] == "absent":
+            room.venue.market = "another market"
+        return look_up(order)
+
+    room.venue.look_up = moved  # type: ignore[method-assign]
+    assert room.desk().send([ORDER]) == []
+    assert room.steps()[-1] == "rejected"
+
+
 # Why an order is not sent -----------------------------------------------------------------------------------------
 
 
