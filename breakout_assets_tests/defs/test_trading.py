@@ -218,7 +218,12 @@ def test_what_a_dry_run_would_have_sent_is_shown_once_and_paper_shows_nothing(tm
     assert _rehearsed(dry) == _rehearsed(paper) == {}
 
 
-@pytest.mark.parametrize("fault", ["missing", "faulty", "no prices", "nothing"])
+LONG = [pytest.mark.slow, pytest.mark.long]
+
+
+@pytest.mark.parametrize(
+    "fault", ["faulty", "nothing", pytest.param("missing", marks=LONG), pytest.param("no prices", marks=LONG)]
+)
 def test_what_is_held_is_sold_although_the_data_of_the_hour_are_missing_or_faulty(predicted: World, fault: str) -> None:
     def exits(hour: datetime) -> dg.ExecuteInProcessResult:
         job = predicted.definitions.resolve_job_def("exits_job")
