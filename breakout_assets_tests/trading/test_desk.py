@@ -440,6 +440,7 @@ def test_orders_that_cannot_be_read_between_others_do_not_make_the_venue_down(tm
     room.desk().send(orders)
     room.venue.odd, room.venue.unreadable = {order.order_id for order in orders[::2]}, TemporaryError
     assert len(room.desk(1).follow()) == 4
+    assert room.venue.asked_for_balances == 0
 
 
 def test_an_order_that_the_venue_lists_was_not_forgotten(tmp_path: Path) -> None:

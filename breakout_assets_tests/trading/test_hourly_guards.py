@@ -11,6 +11,7 @@ import pytest
 from breakout_assets.errors import DataError, SettingsError, TemporaryError
 from breakout_assets.trading import ledger as ledger_module
 from breakout_assets.trading.adjustments import Adjustment
+from breakout_assets.trading.books import MISSED
 from breakout_assets.trading.desk import Desk
 from breakout_assets.trading.holdings import accept_differences
 from breakout_assets.trading.hourly import DRAWDOWN_GUARD, trade_hour
@@ -349,6 +350,10 @@ def test_nothing_is_accepted_while_orders_are_open_or_in_doubt(tmp_path: Path, p
         live.trade(0, {"A": 0.8}, {"A": 1.0})
     live.venue.look_up_mode = "ok"
     live.venue.cash -= 5
+    with live.ledger.write("live") as books:  # look-ups alone do not prove that it will not arrive
+        [(order, _)] = books.unended()
+        for _ in range(3):
+            books.event(order.order_id, MISSED, at(0), live.time.now)
     with pytest.raises(DataError, match="open or in doubt; accept once hourly runs have ended or missed it, or a day"):
         live.accept()
     live.time.now += timedelta(days=1)
