@@ -147,7 +147,7 @@ def hourly_schedule(
     yield from missing_hours(context, store, source, HOURS_BACK)
 
 
-# When the last attempt at the hour had ten minutes.
+# Seven minutes after the last attempt at the hour, which takes seconds, and before the next hour begins.
 @dg.schedule(job=exits_job, cron_schedule="57 * * * *", execution_timezone="UTC")
 def exits_schedule(
     context: dg.ScheduleEvaluationContext, account: dg.ResourceParam[Account]

@@ -172,7 +172,7 @@ def outdated(
         quotes: believed prices of the hour by token; empty where none is believed.
         rules: when an exit is due.
         hour: the hour to decide for.
-        blocks: why a person or a guard stopped buying; an entry that still waits would buy.
+        blocks: everything that stands against buying; an entry that still waits would buy.
     """
     held = {position.order_id: position for position in portfolio.positions}
     reasons = (

@@ -32,7 +32,7 @@ from breakout_assets.trading.orders import (
 )
 from breakout_assets.trading.outcome import post_hour_mail
 from breakout_assets.trading.rules import HOUR, TradingRules
-from breakout_assets.trading.switches import halt_reason
+from breakout_assets.trading.switches import halts
 
 # An order that was proven absent twice meets a venue that does not take it.
 MOST_SENDS: Final = 2
@@ -121,18 +121,14 @@ class Desk:
         with self.ledger.write(self.account) as books:
             if books.status(order.order_id) not in UNSENT:
                 return False
-            why_not = self._why_not(order, [*self._halted(books), *blocks])
+            # A halt counts from the moment at which it is given: it is asked for in the transaction that sends.
+            why_not = self._why_not(order, [*halts(books), *blocks])
             if why_not:
                 books.event(order.order_id, "cancelled", self.hour, self.now(), why_not)
                 self.tell(books)
             else:
                 books.event(order.order_id, "sending", self.hour, self.now(), address=address)
             return why_not is None
-
-    def _halted(self, books: Books) -> list[str]:
-        # Asked in the transaction that commits the sending: a halt counts from the moment at which it is given.
-        halted = halt_reason(books.switches())
-        return [halted] if halted else []
 
     def _why_not(self, order: Order, blocks: Sequence[str]) -> str | None:
         """Why an order is not sent any more."""

@@ -32,7 +32,7 @@ from breakout_assets.trading.outcome import HourResult, recorded
 from breakout_assets.trading.reconcile import differences, expected_balances
 from breakout_assets.trading.record import limits_text, rules_text
 from breakout_assets.trading.rules import HOUR, TradingRules
-from breakout_assets.trading.switches import halt_reason, pull
+from breakout_assets.trading.switches import halt_reason, halts, pull
 
 # An order within its limit is executed at once or not soon; so long is waited before the first look at it.
 FIRST_LOOK_SECONDS: Final = 5
@@ -159,7 +159,8 @@ def _trade(desk: Desk, market: Market) -> None:
     open_account(desk)
     desk.follow()  # what cannot be read now is asked again below
     failures: list[Failure] = []
-    halted = _halts(desk)
+    with desk.ledger.read(desk.account) as books:
+        halted = halts(books)
     if halted:  # before this hour's prices can execute on paper what still waits to be bought
         failures += _cancel_outdated(desk, {}, halted)
     desk.broker.open_hour(desk.hour, market.quotes)
@@ -186,13 +187,8 @@ def _raise_passing(failures: Sequence[Failure]) -> None:
 def _blocks(desk: Desk, health: HealthState, against: Sequence[str]) -> list[str]:
     """Everything that stands against buying. While anything does, no purchase is decided, sent, or left to wait."""
     unhealthy = [] if health is HealthState.ACTIVE else [f"the market is {health}"]
-    return [*unhealthy, *_halts(desk), *against]
-
-
-def _halts(desk: Desk) -> list[str]:
     with desk.ledger.read(desk.account) as books:
-        halted = halt_reason(books.switches())
-    return [halted] if halted else []
+        return [*unhealthy, *halts(books), *against]
 
 
 def _cancel_outdated(desk: Desk, quotes: Mapping[str, Quote], blocks: Sequence[str]) -> list[Failure]:
@@ -249,8 +245,7 @@ def _decide(desk: Desk, market: Market, against: Sequence[str]) -> list[Order]:
     limits = desk.broker.limits(sorted(held | {signal.token for signal in market.signals}))
     with desk.ledger.write(desk.account) as books:
         portfolio = books.portfolio(hour, rules.cash)
-        halted = halt_reason(books.switches())
-        blocks = (*([halted] if halted else []), *against)
+        blocks = (*halts(books), *against)
         event = books.last_event()
         decision = decide(portfolio, market.signals, market.quotes, limits, market.health, blocks, rules, hour)
         orders = [Order(order_id=order_id(desk.account, intent), **vars(intent)) for intent in decision.intents]

@@ -17,6 +17,12 @@ def halt_reason(switches: Sequence[Switch]) -> str | None:
     return f"halted by {last.by} at {last.at:%Y-%m-%d %H:%M} UTC: {last.reason}"
 
 
+def halts(books: Books) -> list[str]:
+    """What stands against buying by a person's or a guard's word, as one item of a list or none."""
+    halted = halt_reason(books.switches())
+    return [halted] if halted else []
+
+
 def pull(books: Books, switch: Switch, mail: MailSettings | None) -> None:
     """Record a halt or a resume, and the mail that tells of it, in the caller's transaction."""
     books.pull(switch)

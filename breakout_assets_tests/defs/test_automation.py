@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 
 import dagster as dg
@@ -13,9 +12,9 @@ from breakout_assets.defs import automation, sensors
 from breakout_assets.defs.partitions import hour_key
 from breakout_assets.defs.resources import account, build_resources
 from breakout_assets.trading.books import HourRecord
-from breakout_assets.trading.orders import Order
 from breakout_assets_tests.defs.support import HOURLY, World
 from breakout_assets_tests.samples import coin, put
+from breakout_assets_tests.trading.builders import order
 
 # Partition sets look at the real clock; so the hours of these tests hang on it.
 NOW = datetime.now(UTC).replace(tzinfo=None, minute=0, second=0, microsecond=0)
@@ -63,23 +62,6 @@ def run_hour(world: World, request: dg.RunRequest, must_succeed: bool = True) ->
     )
 
 
-def an_order(hour: datetime) -> Order:
-    return Order(
-        order_id="a" * 32,
-        hour=hour,
-        token="A",
-        side="buy",
-        purpose="entry",
-        quantity=Decimal(10),
-        price=Decimal(2),
-        limit=Decimal(2),
-        reason="probability 0.8",
-        position=None,
-        model_hash=None,
-        probability=0.8,
-    )
-
-
 def keys(requests: list[dg.RunRequest]) -> list[str | None]:
     return [request.partition_key for request in requests]
 
@@ -124,7 +106,7 @@ def test_an_hour_without_data_is_traded_at_its_end_if_something_is_held_or_order
     hour = NOW - HOUR
     with owner.open_ledger().write(owner.name) as books:
         books.open_account(owner.rules.cash)
-        books.submit(an_order(hour), hour)
+        books.submit(order("A", hour=hour), hour)
         books.close_hour(HourRecord(hour=hour, health="ACTIVE", outcome="", traded_at=hour))
     job = live.definitions.resolve_job_def("hourly_job")
     run = live.instance.create_run_for_job(job, tags={"dagster/partition": hour_key(NOW)})

@@ -20,6 +20,7 @@ from breakout_assets.trading.orders import Execution, Order, Report
 from breakout_assets.trading.outcome import HourResult
 from breakout_assets.trading.rules import TradingRules
 from breakout_assets.trading.switches import halt, resume
+from breakout_assets_tests.trading.builders import order
 from breakout_assets_tests.trading.faultyvenue import Fate, FaultyVenue, Kept, Killed, SteppedLedger, Time
 from breakout_assets_tests.trading.support import FREE_OF_COST, MAIL, Account, Prices, at, dump, predictions, prices
 
@@ -153,21 +154,8 @@ def test_a_drawdown_is_no_guard_where_it_is_switched_off(tmp_path: Path) -> None
 
 
 def a_purchase_of(live: Live, token: str, status: str) -> Kept:
-    order = Order(
-        order_id="f" * 32,
-        hour=at(0),
-        token=token,
-        side="buy",
-        purpose="entry",
-        quantity=Decimal(7),
-        price=Decimal(1),
-        limit=Decimal(1),
-        reason="by hand",
-        position=None,
-        model_hash=None,
-        probability=None,
-    )
-    kept = live.venue.kept[order.order_id] = Kept(order, status=status)
+    bought = order(token, order_id="f" * 32, hour=at(0), quantity=Decimal(7), price=Decimal(1), reason="by hand")
+    kept = live.venue.kept[bought.order_id] = Kept(bought, status=status)
     return kept
 
 
