@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
+import pyarrow as pa
 from boto3.session import Session
 from botocore.config import Config
 from botocore.exceptions import (
@@ -91,6 +92,13 @@ def read(path: UPath) -> bytes:
         return Path(path.path).read_bytes()
     with _asking(path, "read"):
         return _download(path)
+
+
+def read_mapped(path: UPath) -> pa.Buffer:
+    """The bytes of a file, raises as `read`; those of a local one are read only where they are looked at."""
+    if is_local(path):
+        return pa.memory_map(path.path).read_buffer()
+    return pa.py_buffer(read(path))
 
 
 # boto3 repeats a request that gets no answer, but not one whose answer breaks off in the middle.

@@ -6,6 +6,7 @@ The same code serves a folder and an S3 bucket (`objects` knows the difference).
     <asset>/YYYY/MM/DD.parquet               one day of a derived table
     <asset>/YYYY/MM/DD/HH.parquet            one hour of a derived table
     token_model/<token>/...                  models
+    serving/<recipe>/...                     the models that serve, in one file; derived from them
     tokens/NNNNNN.parquet                    which coin has which token name, append-only
 """
 
@@ -30,6 +31,7 @@ from breakout_assets.tables import TABLES, conform
 
 # Rows of a Parquet row group: small enough to skip most of a day when one token is read, large enough to compress.
 ROW_GROUP: Final = 30_000
+MODELS: Final = "token_model"  # the folder of all tokens' models
 RAW_NAMES: Final = ("cmcdata.csv", "cmcdata.parquet")  # in order of preference where an hour has both
 # Arrow's integers would become floats in pandas as soon as one is null.
 _PANDAS_TYPES: Final = {pa.int64(): pd.Int64Dtype(), pa.int8(): pd.Int8Dtype()}
@@ -87,7 +89,7 @@ class Store:
 
     def model_folder(self, token: str) -> UPath:
         """The folder of one token's models."""
-        return self.root / "token_model" / token
+        return self.root / MODELS / token
 
     # Raw snapshots ---------------------------------------------------------------------------------------------
 

@@ -123,9 +123,10 @@ def _as_of(config: TrainingConfig) -> datetime | None:
 
 def _store_model(store: Store, model: Any, as_of: datetime | None) -> Made:
     from breakout_assets.learning.evaluation import importance_chart
-    from breakout_assets.learning.model_files import read_manifest, save
+    from breakout_assets.learning.model_files import read_manifest
+    from breakout_assets.learning.serving import publish
 
-    folder = save(model, store.model_folder(model.name))
+    folder = publish(store, model)
     metrics = model.metrics
     scores = {name: getattr(metrics, name) for name in ("accuracy", "precision", "recall", "f1", "auc")}
     metadata: Metadata = {
@@ -185,6 +186,8 @@ def predictions(
         doubt = doubt_at(store, by, hour)
         rows = predict_hour(live, shelf, hour, doubt, trusting=settings.trade_without_evidence)
         path = store.write_table("predictions", hour, rows)
+        models = shelf.models_at(hour)
+        unreadable = models.about["flaw"].dropna().to_dict()
         top = rows.sort_values(["probability", "token"], ascending=[False, True], na_position="last")
         metadata = {
             "recipe": f"{by.name} ({by.recipe_id})",
@@ -194,7 +197,9 @@ def predictions(
             "predicted": int(rows["probability"].notna().sum()),
             "buy": int((rows["decision"] == "buy").sum()),
             "reasons": {str(reason): int(n) for reason, n in rows["reason"].value_counts().items()},
-            **({"unreadable_models": dict(list(shelf.unreadable.items())[:MOST_LISTED])} if shelf.unreadable else {}),
+            "pack_hash": models.digest,
+            "models": len(models.table),
+            **({"unreadable_models": dict(list(unreadable.items())[:MOST_LISTED])} if len(unreadable) else {}),
             "path": dg.MetadataValue.path(str(path)),
             "top_ten": preview(top, ["token", "name", "price", "probability", "decision", "model_scope"], rows=10),
         }

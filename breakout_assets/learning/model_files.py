@@ -12,7 +12,9 @@ import json
 import math
 import platform
 import re
-from dataclasses import asdict
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib.metadata import version
 from typing import Any, Final
@@ -102,9 +104,14 @@ def read_manifest(folder: UPath) -> dict[str, Any]:
     """
     path = folder / MANIFEST_FILE
     try:
-        manifest = json.loads(objects.read(path))
+        return _parsed(objects.read(path), path)
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing: the generation is incomplete; train the token again") from error
+
+
+def _parsed(data: bytes, path: UPath) -> dict[str, Any]:
+    try:
+        manifest = json.loads(data)
     except ValueError as error:
         raise DataError(f"{path} is not JSON ({error}); train the token again") from error
     found = manifest.get("schema_version") if isinstance(manifest, dict) else None
@@ -113,6 +120,11 @@ def read_manifest(folder: UPath) -> dict[str, Any]:
             f"{path} has schema version {found}, this platform reads {SCHEMA_VERSION}; train the token again"
         )
     return dict(manifest)
+
+
+def manifest_hash(folder: UPath) -> str:
+    """SHA-256 of a generation's manifest."""
+    return hashlib.sha256(objects.read(folder / MANIFEST_FILE)).hexdigest()
 
 
 def generation_folder(token_folder: UPath, trained_until: datetime, recipe: Recipe) -> UPath:
@@ -135,13 +147,52 @@ def generations(token_folder: UPath, recipe: Recipe) -> dict[datetime, UPath]:
 
     Folders whose name is no generation of the recipe are not looked at.
     """
-    pattern = rf"({STAMP})-{recipe.recipe_id[:_RECIPE_DIGITS]}"
-    found = {}
-    for path in (file.path for file in objects.found_under(token_folder)):
-        match = re.fullmatch(pattern, path.parent.name)
-        if match and path.name == MANIFEST_FILE and path.parent.parent.path == token_folder.path:
-            found[hour_of(match[1])] = path.parent
+    return _generations(token_folder.parent, recipe, [token_folder.name]).get(token_folder.name, {})
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A complete generation, before its model is read."""
+
+    folder: UPath
+    trained_until: datetime
+    manifest_hash: str
+    """SHA-256 of the manifest, which tells everything about the model but what it computes with, and that by a hash."""
+
+
+def newest_serving(models: UPath, recipe: Recipe, tokens: Iterable[str] | None = None) -> dict[str, Generation]:
+    """The newest generation of each token that serves, by token: of all tokens, or of some.
+
+    Args:
+        models: the folder that holds a folder for each token; it is listed once.
+        recipe: whose generations.
+        tokens: None for all.
+    """
+    left = _generations(models, recipe, tokens)
+    found: dict[str, Generation] = {}
+    while left:
+        newest = {token: folders.popitem() for token, folders in left.items()}
+        manifests = objects.read_many([folder / MANIFEST_FILE for _, folder in newest.values()])
+        for (token, (until, folder)), data in zip(newest.items(), manifests, strict=True):
+            try:
+                serves = bool(_parsed(data, folder / MANIFEST_FILE)["serves"])
+            except (DataError, KeyError):  # whoever reads the model is told why
+                serves = True
+            if serves:
+                found[token] = Generation(folder, until, hashlib.sha256(data).hexdigest())
+        left = {token: folders for token, folders in left.items() if token not in found and folders}
     return dict(sorted(found.items()))
+
+
+def _generations(models: UPath, recipe: Recipe, tokens: Iterable[str] | None) -> dict[str, dict[datetime, UPath]]:
+    pattern = re.compile(rf"([^/]+)/({STAMP})-{recipe.recipe_id[:_RECIPE_DIGITS]}/{re.escape(MANIFEST_FILE)}")
+    found: dict[str, dict[datetime, UPath]] = defaultdict(dict)
+    for folder in [models] if tokens is None else [models / token for token in tokens]:
+        for path in (file.path for file in objects.found_under(folder)):
+            match = pattern.fullmatch(objects.below(models, path))
+            if match:
+                found[match[1]][hour_of(match[2])] = path.parent
+    return {token: dict(sorted(folders.items())) for token, folders in found.items()}
 
 
 def _model_bytes(model: FittedModel) -> bytes:

@@ -6,17 +6,18 @@ from typing import Final
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from upath import UPath
 
 from breakout_assets.dataset.labels import in_universe
 from breakout_assets.errors import DataError
-from breakout_assets.learning.model_files import generations, load
-from breakout_assets.learning.recipes import Recipe
+from breakout_assets.learning.model_files import generations, load, manifest_hash
+from breakout_assets.learning.packed import Floats, Ints, PackedModels, flawed_row, packed, packed_row, with_manifest
+from breakout_assets.learning.recipes import POOLED, Recipe
+from breakout_assets.learning.serving import serving_models
 from breakout_assets.learning.training import FittedModel, feature_values
 from breakout_assets.store import Store
 from breakout_assets.tables import conform
-
-POOLED: Final = "ALL"
 
 # Why a coin has no probability, or one that is not traded on.
 REASONS: Final[dict[str, str]] = {
@@ -37,17 +38,6 @@ POOLED_RECIPE: Final = "POOLED_RECIPE"
 NO_OWN_MODEL: Final = "NO_OWN_MODEL"
 
 
-@dataclass(frozen=True)
-class Speaker:
-    """Who judges a coin: a model, or the reason why none does."""
-
-    model: FittedModel | None
-    reason: str | None
-    """A code of `REASONS` where there is no model."""
-    fallback: str | None
-    """Why the coin's own model does not speak; None where it does."""
-
-
 @dataclass
 class ModelShelf:
     """The models of one recipe; each file is read once while the shelf is in use."""
@@ -55,59 +45,62 @@ class ModelShelf:
     store: Store
     recipe: Recipe
     _generations: dict[str, dict[datetime, UPath]] = field(default_factory=dict)
-    _loaded: dict[UPath, FittedModel | None] = field(default_factory=dict)
-    unreadable: dict[str, str] = field(default_factory=dict)
-    """Token -> why its newest model could not be read."""
+    _loaded: dict[UPath, FittedModel | DataError] = field(default_factory=dict)
+    _serving: PackedModels | None = None
+    _earlier: dict[tuple[UPath | None, ...], PackedModels] = field(default_factory=dict)
+
+    def models_at(self, hour: datetime) -> PackedModels:
+        """The newest serving model of every token, and of the pool, that had seen no price after `hour`.
+
+        Those that serve now are one file. Of tokens whose model has seen a later price, the archives are searched for
+        an earlier one.
+        """
+        if self._serving is None:
+            self._serving = serving_models(self.store, self.recipe)
+        about = self._serving.about
+        later = about.index[about["trained_until"] > hour]
+        if later.empty:
+            return self._serving
+        folders = tuple(self._folder_at(str(token), hour) for token in later)
+        if folders not in self._earlier:
+            kept = self._serving.table.filter(pa.array(~about.index.isin(later)))
+            rows = [self._row(str(token), folder) for token, folder in zip(later, folders, strict=True) if folder]
+            self._earlier[folders] = packed([kept, *rows], self.recipe.recipe_id)
+        return self._earlier[folders]
 
     def model_for(self, token: str, hour: datetime) -> FittedModel | None:
-        """The newest serving model of a token (or of `POOLED`) that had seen no price after `hour`."""
+        """The newest serving model of a token (or of `POOLED`) that had seen no price after `hour`.
+
+        None if there is none, or it cannot be read.
+        """
+        folder = self._folder_at(token, hour)
+        model = self._read(folder) if folder else None
+        return model if isinstance(model, FittedModel) else None
+
+    def _folder_at(self, token: str, hour: datetime) -> UPath | None:
         if token not in self._generations:
             self._generations[token] = generations(self.store.model_folder(token), self.recipe)
         for until, folder in reversed(self._generations[token].items()):
             if until <= hour:
-                model = self._read(token, folder)
-                if model is None or model.serves:
-                    return model
+                model = self._read(folder)
+                if isinstance(model, DataError) or model.serves:
+                    return folder
         return None
 
-    def _read(self, token: str, folder: UPath) -> FittedModel | None:
+    def _read(self, folder: UPath) -> FittedModel | DataError:
         if folder not in self._loaded:
             try:
                 self._loaded[folder] = load(folder)
             except DataError as error:  # one bad file must not keep all other coins from being judged
-                self._loaded[folder] = None
-                self.unreadable[token] = str(error)
+                self._loaded[folder] = error
         return self._loaded[folder]
 
-    def speaker(self, token: str, hour: datetime, *, trusting: bool) -> Speaker:
-        """The coin's own model where the recipe has one that may speak, else the pooled one, else the reason.
-
-        Args:
-            token: the coin.
-            hour: what is known.
-            trusting: ask own models whatever `admission` says.
-        """
-        fallback: str | None = POOLED_RECIPE
-        if self.recipe.scope == "per_token":
-            own = self.model_for(token, hour)
-            fallback = self._against(own, token, hour, trusting=trusting)
-            if own is not None and fallback is None:
-                return Speaker(own, None, None)
-        pooled = self.model_for(POOLED, hour)
-        reason = self._against(pooled, POOLED, hour, trusting=trusting)
-        if pooled is None or reason is not None:
-            unread = {token, POOLED} & self.unreadable.keys()
-            known = "MODEL_UNREADABLE" if unread else "NO_MODEL" if pooled is None else str(reason)
-            return Speaker(None, known, fallback)
-        return Speaker(pooled, None, fallback)
-
-    def _against(self, model: FittedModel | None, name: str, hour: datetime, *, trusting: bool) -> str | None:
-        if model is None:
-            return "MODEL_UNREADABLE" if name in self.unreadable else NO_OWN_MODEL
-        if hour >= model.expires_at:
-            return "MODEL_EXPIRED"
-        # What is too little for one coin is judged at the pool by its evaluation.
-        return None if trusting or name == POOLED else next(iter(model.admission), None)
+    def _row(self, token: str, folder: UPath) -> pa.Table:
+        model = self._read(folder)
+        if isinstance(model, FittedModel):  # with its manifest: the same models make the same file whenever it is made
+            return with_manifest(packed_row(model), manifest_hash(folder))
+        until = next(until for until, known in self._generations[token].items() if known == folder)
+        return flawed_row(token, self.recipe, until, str(model))
 
 
 def predict_hour(
@@ -123,32 +116,91 @@ def predict_hour(
         hour: naive UTC.
         doubt: why the recipe is not trusted with money at this hour (a code of `REASONS`); None if it is.
         trusting: decide whatever speaks against it, and from the recipe's fixed threshold on where none paid.
+
+    Raises:
+        DataError: a coin's indicators are no numbers that its model can judge; the message names it.
     """
     recipe = shelf.recipe
     rows = live.assign(doubtful=live["quarantine"].notna()).sort_values(["token", "doubtful"], kind="stable")
     rows = rows.drop_duplicates("token", ignore_index=True)
-    nothing = dict.fromkeys(("probability", "threshold", "score"), np.nan)
-    rows = rows.assign(**nothing, decision="none", reason=_obstacles(rows, recipe), recipe_id=recipe.recipe_id)
-    for column in ("model_hash", "model_scope", "fallback"):
-        rows[column] = pd.Series(None, index=rows.index, dtype="str")
-    by_model: dict[str, tuple[FittedModel, list[int]]] = {}
-    for index in rows.index[rows["reason"].isna()]:
-        speaker = shelf.speaker(str(rows.at[index, "token"]), hour, trusting=trusting)
-        rows.at[index, "reason"], rows.at[index, "fallback"] = speaker.reason, speaker.fallback
-        if speaker.model is not None:
-            by_model.setdefault(speaker.model.name, (speaker.model, []))[1].append(index)
-    for model, served in by_model.values():
-        rows.loc[served, "score"] = model.scores(rows.loc[served])
-        rows.loc[served, "probability"] = model.probabilities(rows.loc[served])
-        rows.loc[served, ["model_hash", "model_scope"]] = [model.model_hash, model.scope]
-        threshold = recipe.threshold if model.own_threshold is None and trusting else model.own_threshold
-        rows.loc[served, "threshold"] = np.nan if threshold is None else threshold
-        against = None if trusting else doubt or ("NO_THRESHOLD" if threshold is None else None)
-        if against is not None:
-            rows.loc[served, "reason"] = against
-            continue
-        rows.loc[served, "decision"] = np.where(rows.loc[served, "probability"] >= threshold, "buy", "pass")
+    models = shelf.models_at(hour)
+    speakers = _speakers(rows["token"], models.about, recipe, hour, trusting=trusting)
+    obstacle = _obstacles(rows, recipe)
+    asked = (obstacle.isna() & (speakers["model"] >= 0)).to_numpy()
+    which = speakers["model"].to_numpy()[asked]
+    about = models.about.reset_index().take(which)
+    scores = _scores(models, which, rows[asked], recipe)
+    probability = models.probabilities(which, scores)
+    threshold = about["threshold"].fillna(recipe.threshold) if trusting else about["threshold"]
+    against = pd.Series(None if trusting else doubt, index=about.index, dtype="str")
+    if not trusting:
+        against = against.where(against.notna() | threshold.notna(), "NO_THRESHOLD")
+    said = {
+        "score": scores,
+        "probability": probability,
+        "threshold": threshold.to_numpy(),
+        "model_hash": about["model_hash"].to_numpy(),
+        "model_scope": about["scope"].to_numpy(),
+        "pack_hash": models.digest,
+        "reason": against.to_numpy(),
+        "decision": np.where(against.notna(), "none", np.where(probability >= threshold, "buy", "pass")),
+    }
+    unasked = obstacle.isna()
+    rows = rows.assign(
+        **dict.fromkeys(("probability", "threshold", "score"), np.nan),
+        **{name: pd.Series(None, index=rows.index, dtype="str") for name in ("model_hash", "model_scope", "pack_hash")},
+        decision="none",
+        reason=obstacle.where(~unasked, speakers["reason"]),
+        fallback=speakers["fallback"].where(unasked),
+        recipe_id=recipe.recipe_id,
+    )
+    rows.loc[asked, list(said)] = pd.DataFrame(said, index=rows.index[asked])
     return conform(rows, "predictions")
+
+
+def _speakers(
+    tokens: pd.Series, about: pd.DataFrame, recipe: Recipe, hour: datetime, *, trusting: bool
+) -> pd.DataFrame:
+    """Who judges each coin: its own model where the recipe has one that may speak, else the pooled one.
+
+    Returns:
+        `model` (row of the model, -1 for none), `reason` (a code of `REASONS` where there is none) and `fallback` (why
+        the coin's own model does not speak; null where it does), with the index of `tokens`.
+    """
+    objection = _objections(about, hour, trusting=trusting)
+    unread = about["flaw"].notna()
+    own = about.index.get_indexer(pd.Index(tokens)) if recipe.scope == "per_token" else np.full(len(tokens), -1)
+    without = NO_OWN_MODEL if recipe.scope == "per_token" else POOLED_RECIPE
+    fallback = objection.reindex(tokens).set_axis(tokens.index).where(own >= 0, without)
+    own_unread = unread.reindex(tokens, fill_value=False).set_axis(tokens.index) & (own >= 0)
+    pool = int(about.index.get_indexer(pd.Index([POOLED]))[0])
+    against_pool = "NO_MODEL" if pool < 0 else objection.iloc[pool]
+    alone = fallback.notna()
+    if isinstance(against_pool, str):
+        reason = pd.Series(against_pool, index=tokens.index).mask(own_unread, "MODEL_UNREADABLE").where(alone)
+        return pd.DataFrame({"model": np.where(alone, -1, own), "reason": reason, "fallback": fallback})
+    reason = pd.Series(None, index=tokens.index, dtype="str")
+    return pd.DataFrame({"model": np.where(alone, pool, own), "reason": reason, "fallback": fallback})
+
+
+def _objections(about: pd.DataFrame, hour: datetime, *, trusting: bool) -> pd.Series:
+    """Why each model may not speak, null where it may."""
+    # What is too little for one coin is judged at the pool by its evaluation.
+    shortcoming = about["shortcoming"].mask((about.index == POOLED) | trusting)
+    objection = shortcoming.mask(about["expires_at"] <= hour, "MODEL_EXPIRED")
+    return objection.mask(about["flaw"].notna(), "MODEL_UNREADABLE").astype("str")
+
+
+def _scores(models: PackedModels, which: Ints, rows: pd.DataFrame, recipe: Recipe) -> Floats:
+    values = feature_values(rows, recipe.features)
+    scores = models.scores(which, values)
+    if np.isnan(scores).any():
+        row = rows.iloc[int(np.flatnonzero(np.isnan(scores))[0])]
+        raise DataError(
+            f"{row['token']} at {row['timestamp']}: an indicator is no number that its model can judge "
+            f"({row[list(recipe.features)].to_dict()}); quarantine the row"
+        )
+    return scores
 
 
 def _obstacles(rows: pd.DataFrame, recipe: Recipe) -> pd.Series:

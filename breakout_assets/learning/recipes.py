@@ -53,6 +53,8 @@ STATIONARY_FEATURES: Final = (
 )
 
 Scope = Literal["per_token", "pooled"]
+# The name of the model over all tokens. No token can be called that: every token name has a hyphen.
+POOLED: Final = "ALL"
 # Half the label's horizon. Labels of neighbouring hours are nearly the same; a smaller leaf learns single episodes.
 HALF_HORIZON: Final = 60
 

@@ -24,9 +24,8 @@ from breakout_assets.dataset.features import with_indicators
 from breakout_assets.dataset.labels import SEGMENT_COLUMNS, label_rows
 from breakout_assets.errors import DataError
 from breakout_assets.learning.placebo import twin_market
-from breakout_assets.learning.predicting import POOLED
 from breakout_assets.learning.published import published_rows
-from breakout_assets.learning.recipes import Recipe
+from breakout_assets.learning.recipes import POOLED, Recipe
 from breakout_assets.learning.splits import purged_walk_forward
 from breakout_assets.learning.training import FittedModel, NotTrainable, feature_values, fit
 from breakout_assets.tables import conform

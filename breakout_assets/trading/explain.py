@@ -11,7 +11,7 @@ from upath import UPath
 from breakout_assets import objects
 from breakout_assets.errors import DataError
 from breakout_assets.learning.model_files import load, read_manifest
-from breakout_assets.learning.predicting import POOLED
+from breakout_assets.learning.recipes import POOLED
 from breakout_assets.market.health import HealthState
 from breakout_assets.market.snapshots import believed
 from breakout_assets.store import Store

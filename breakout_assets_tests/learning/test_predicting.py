@@ -1,5 +1,7 @@
 """Who answers for a coin, and why nobody does."""
 
+import hashlib
+import shutil
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -7,11 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from breakout_assets.errors import DataError
 from breakout_assets.learning.admission import SHORTCOMINGS
 from breakout_assets.learning.calibration import Platt
-from breakout_assets.learning.model_files import save
-from breakout_assets.learning.predicting import POOLED, REASONS, ModelShelf, predict_hour
-from breakout_assets.learning.recipes import Recipe
+from breakout_assets.learning.predicting import REASONS, ModelShelf, predict_hour
+from breakout_assets.learning.recipes import POOLED, Recipe
+from breakout_assets.learning.serving import publish
 from breakout_assets.learning.training import FittedModel, fit
 from breakout_assets.store import Store
 from breakout_assets.tables import LIVE_INDICATORS, conform
@@ -65,7 +68,7 @@ def predict(
 
 def test_a_token_is_judged_by_its_own_model_and_the_others_by_the_pool(store: Store) -> None:
     for name in ("A-1", POOLED):
-        save(trained(name), store.model_folder(name))
+        publish(store, trained(name))
     found = predict(store, live(A_1={}, B_2={"RSI": 10.0}))
     assert found["model_scope"].tolist() == ["token", "pooled"]
     assert found["decision"].tolist() == ["buy", "pass"]
@@ -81,23 +84,23 @@ def test_a_token_is_judged_by_its_own_model_and_the_others_by_the_pool(store: St
 
 def test_a_recipe_that_pools_asks_no_model_of_a_token(store: Store) -> None:
     for name in ("A-1", POOLED):
-        save(trained(name, recipe=POOLING), store.model_folder(name))
+        publish(store, trained(name, recipe=POOLING))
     found = predict(store, live(A_1={}), recipe=POOLING)
     assert found[["model_scope", "fallback"]].to_numpy().tolist() == [["pooled", "POOLED_RECIPE"]]
 
 
 def test_a_model_with_too_little_behind_it_leaves_its_token_to_the_pool_unless_it_is_trusted(store: Store) -> None:
-    save(trained("A-1", admission=("TOO_FEW_WINDOWS",)), store.model_folder("A-1"))
+    publish(store, trained("A-1", admission=("TOO_FEW_WINDOWS",)))
     alone = predict(store, live(A_1={}))
     assert alone[["reason", "fallback"]].to_numpy().tolist() == [["NO_MODEL", "TOO_FEW_WINDOWS"]]
-    save(trained(POOLED), store.model_folder(POOLED))
+    publish(store, trained(POOLED))
     found = predict(store, live(A_1={}))
     assert found[["model_scope", "fallback"]].to_numpy().tolist() == [["pooled", "TOO_FEW_WINDOWS"]]
     assert predict(store, live(A_1={}), trusting=True)["model_scope"].tolist() == ["token"]
 
 
 def test_what_is_too_little_behind_the_pool_is_for_its_evaluation_to_say(store: Store) -> None:
-    save(trained(POOLED, admission=("TOO_FEW_WINDOWS",)), store.model_folder(POOLED))
+    publish(store, trained(POOLED, admission=("TOO_FEW_WINDOWS",)))
     assert predict(store, live(A_1={}))["decision"].tolist() == ["buy"]
 
 
@@ -109,17 +112,17 @@ def test_what_a_few_weeks_can_show_is_too_little_and_says_so() -> None:
 
 
 def test_a_model_expires_two_weeks_after_the_last_price_it_has_seen(store: Store) -> None:
-    save(trained(POOLED, HOUR - timedelta(days=14)), store.model_folder(POOLED))
+    publish(store, trained(POOLED, HOUR - timedelta(days=14)))
     assert predict(store, live(A_1={}))["reason"].tolist() == ["MODEL_EXPIRED"]
-    save(trained(POOLED, HOUR - timedelta(days=14, hours=-1)), store.model_folder(POOLED))
+    publish(store, trained(POOLED, HOUR - timedelta(days=14, hours=-1)))
     assert predict(store, live(A_1={}))["decision"].tolist() == ["buy"]
-    save(trained("A-1", HOUR - timedelta(days=20)), store.model_folder("A-1"))
+    publish(store, trained("A-1", HOUR - timedelta(days=20)))
     assert predict(store, live(A_1={}))["fallback"].tolist() == ["MODEL_EXPIRED"]
 
 
 def test_a_generation_that_does_not_serve_leaves_it_to_the_one_before(store: Store) -> None:
-    save(trained(POOLED, HOUR - timedelta(hours=5)), store.model_folder(POOLED))
-    save(replace(trained(POOLED, HOUR), serves=False), store.model_folder(POOLED))
+    publish(store, trained(POOLED, HOUR - timedelta(hours=5)))
+    publish(store, replace(trained(POOLED, HOUR), serves=False))
     model = ModelShelf(store, RECIPE).model_for(POOLED, HOUR)
     assert model is not None
     assert model.trained_until == HOUR - timedelta(hours=5)
@@ -127,7 +130,7 @@ def test_a_generation_that_does_not_serve_leaves_it_to_the_one_before(store: Sto
 
 @pytest.mark.parametrize("doubt", ["NO_EVIDENCE", "EVIDENCE_EXPIRED", "NOT_PROVEN", "REALISED_LOSS"])
 def test_a_recipe_that_is_doubted_shows_its_probabilities_and_decides_nothing(store: Store, doubt: str) -> None:
-    save(trained(POOLED), store.model_folder(POOLED))
+    publish(store, trained(POOLED))
     found = predict(store, live(A_1={}), doubt=doubt)
     assert found[["decision", "reason"]].to_numpy().tolist() == [["none", doubt]]
     assert doubt in REASONS
@@ -136,7 +139,7 @@ def test_a_recipe_that_is_doubted_shows_its_probabilities_and_decides_nothing(st
 
 
 def test_a_model_for_which_no_threshold_paid_buys_nothing_unless_it_is_trusted(store: Store) -> None:
-    save(replace(trained(POOLED), own_threshold=None), store.model_folder(POOLED))
+    publish(store, replace(trained(POOLED), own_threshold=None))
     found = predict(store, live(A_1={}))
     assert found[["decision", "reason"]].to_numpy().tolist() == [["none", "NO_THRESHOLD"]]
     assert found["threshold"].isna().all()
@@ -145,7 +148,7 @@ def test_a_model_for_which_no_threshold_paid_buys_nothing_unless_it_is_trusted(s
 
 
 def test_the_calibrated_probability_decides_and_the_score_stays_beside_it(store: Store) -> None:
-    save(replace(trained(POOLED), calibration=Platt(1.0, -20.0)), store.model_folder(POOLED))
+    publish(store, replace(trained(POOLED), calibration=Platt(1.0, -20.0)))
     found = predict(store, live(A_1={}))
     assert (found["score"] > RECIPE.threshold).all()
     assert (found["probability"] < 0.01).all()
@@ -153,19 +156,20 @@ def test_the_calibrated_probability_decides_and_the_score_stays_beside_it(store:
 
 
 def test_an_unreadable_model_of_a_token_leaves_it_to_the_pool_and_says_so(store: Store) -> None:
-    save(trained(POOLED), store.model_folder(POOLED))
-    (save(trained("A-1"), store.model_folder("A-1")) / "model.skops").write_bytes(b"damaged")
+    publish(store, trained(POOLED))
+    (publish(store, trained("A-1")) / "model.skops").write_bytes(b"damaged")
     found = predict(store, live(A_1={}, B_2={}))
     assert found["fallback"].tolist() == ["MODEL_UNREADABLE", "NO_OWN_MODEL"]
     for file in store.model_folder(POOLED).rglob("model.skops"):
         file.write_bytes(b"damaged")
+    shutil.rmtree(str(store.root / "serving"))
     assert predict(store, live(A_1={}, B_2={}))["reason"].tolist() == ["MODEL_UNREADABLE", "MODEL_UNREADABLE"]
 
 
 def test_a_model_that_has_seen_a_later_price_is_not_asked(store: Store) -> None:
-    save(trained("A-1", HOUR + timedelta(hours=1)), store.model_folder("A-1"))
+    publish(store, trained("A-1", HOUR + timedelta(hours=1)))
     assert predict(store, live(A_1={}))["reason"].tolist() == ["NO_MODEL"]
-    save(trained("A-1", HOUR), store.model_folder("A-1"))
+    publish(store, trained("A-1", HOUR))
     assert predict(store, live(A_1={}))["model_scope"].tolist() == ["token"]
     shelf = ModelShelf(store, RECIPE)
     asked = [shelf.model_for("A-1", HOUR + timedelta(hours=n)) for n in (-1, 0, 1, 2)]
@@ -179,7 +183,7 @@ def test_a_model_that_has_seen_a_later_price_is_not_asked(store: Store) -> None:
 
 def test_a_model_of_another_recipe_is_not_asked(store: Store) -> None:
     other = replace(RECIPE, name="other")
-    save(trained("A-1", recipe=other), store.model_folder("A-1"))
+    publish(store, trained("A-1", recipe=other))
     assert predict(store, live(A_1={}))["reason"].tolist() == ["NO_MODEL"]
 
 
@@ -197,7 +201,7 @@ def test_a_model_of_another_recipe_is_not_asked(store: Store) -> None:
 def test_a_coin_that_cannot_be_judged_says_why_and_the_others_are(
     store: Store, coin: dict[str, float | str | None], reason: str
 ) -> None:
-    save(trained(POOLED), store.model_folder(POOLED))
+    publish(store, trained(POOLED))
     found = predict(store, live(A_1={}, B_2=coin))
     assert found.loc["B-2", "reason"] == reason
     assert reason in REASONS
@@ -207,7 +211,7 @@ def test_a_coin_that_cannot_be_judged_says_why_and_the_others_are(
 
 
 def test_a_coin_that_is_listed_twice_has_one_prediction(store: Store) -> None:
-    save(trained(POOLED), store.model_folder(POOLED))
+    publish(store, trained(POOLED))
     rows = pd.concat([live(A_1={"quarantine": "DUPLICATE"}), live(A_1={}), live(B_2={"quarantine": "PRICE_MISSING"})])
     found = predict(store, rows)
     assert found.index.tolist() == ["A-1", "B-2"]
@@ -216,3 +220,39 @@ def test_a_coin_that_is_listed_twice_has_one_prediction(store: Store) -> None:
 
 def test_an_hour_without_coins_gives_no_rows(store: Store) -> None:
     assert predict(store, live(A_1={}).iloc[:0]).empty
+
+
+def test_every_prediction_names_the_file_of_models_that_was_asked(store: Store) -> None:
+    publish(store, trained("A-1"))
+    found = predict(store, live(A_1={}, B_2={}))
+    [file] = (store.root / "serving").rglob("*.arrow")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert found["pack_hash"].fillna("").tolist() == [digest, ""]
+
+
+def test_an_hour_of_the_past_is_judged_as_it_was_then_although_newer_models_serve_now(store: Store) -> None:
+    coins = live(A_1={"RSI": 40.0}, B_2={"RSI": 45.0}, C_3={"RSI": 55.0}, D_4={"RSI": 60.0})
+    before, after = HOUR - timedelta(hours=3), HOUR + timedelta(hours=9)
+    for name in ("A-1", "B-2", POOLED):
+        publish(store, trained(name, before))
+    then = predict(store, coins)
+    for name in ("A-1", "C-3", POOLED):
+        publish(store, trained(name, after))
+    assert ModelShelf(store, RECIPE).models_at(after).about["trained_until"].to_dict() == {
+        "A-1": after,
+        "B-2": before,
+        "C-3": after,
+        POOLED: after,
+    }
+    shelf = ModelShelf(store, RECIPE)
+    assert shelf.models_at(HOUR).about["trained_until"].to_dict() == {"A-1": before, "B-2": before, POOLED: before}
+    assert shelf.models_at(HOUR) is shelf.models_at(HOUR + timedelta(hours=1))
+    pd.testing.assert_frame_equal(predict(store, coins), then)
+
+
+def test_a_coin_whose_scaled_indicators_are_no_numbers_stops_the_hour_by_name(store: Store) -> None:
+    model = trained(POOLED)
+    model.scaler.scale_ = np.array([1.0, 1e-38])
+    publish(store, model)
+    with pytest.raises(DataError, match="A-1 at 2024-06-01 05:00:00: an indicator is no number"):
+        predict(store, live(A_1={"volume": 1e38}))

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from breakout_assets.learning.model_files import save
-from breakout_assets.learning.predicting import POOLED, ModelShelf
+from breakout_assets.learning.predicting import ModelShelf
+from breakout_assets.learning.recipes import POOLED
 from breakout_assets.learning.refreshing import fit_anew
 from breakout_assets.store import Store
 from breakout_assets_tests.learning.examples import SMALL, START, feature_rows
