@@ -183,7 +183,7 @@ def _summarise(
 
 
 def _model_table(settings: Settings, store: Store, tokens: tuple[str, ...]) -> Table:
-    from breakout_assets.learning.model_files import generations, read_manifest
+    from breakout_assets.learning.generations import generations, read_manifest
     from breakout_assets.learning.training_set import training_rows
 
     by = recipe(settings.recipe, settings.round_trip_cost)

@@ -160,7 +160,7 @@ def _universe(table: pd.DataFrame) -> str:
 def _newest_manifest(store: Store, by: Recipe) -> dict[str, Any]:
     """The manifest of the recipe's newest pooled model; empty if none has been trained."""
     from breakout_assets.defs.partitions import POOLED
-    from breakout_assets.learning.model_files import generations, read_manifest
+    from breakout_assets.learning.generations import generations, read_manifest
 
     found = list(generations(store.model_folder(POOLED), by).values())
     return read_manifest(found[-1]) if found else {}

@@ -123,7 +123,7 @@ def _as_of(config: TrainingConfig) -> datetime | None:
 
 def _store_model(store: Store, model: Any, as_of: datetime | None) -> Made:
     from breakout_assets.learning.evaluation import importance_chart
-    from breakout_assets.learning.model_files import read_manifest
+    from breakout_assets.learning.generations import read_manifest
     from breakout_assets.learning.serving import publish
 
     folder = publish(store, model)

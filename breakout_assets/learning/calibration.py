@@ -5,7 +5,6 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from breakout_assets.errors import DataError
@@ -97,6 +96,8 @@ def _most_likely(x: Floats, target: Floats, intercept: float, pull: float) -> tu
         q = expit(line @ design)
         matrix: Floats = (design * (q * (1 - q))) @ design.T / len(x) + pull * np.eye(2)
         return matrix
+
+    from scipy.optimize import minimize  # only training needs it, and every hour would import it
 
     start = np.array([0.0, intercept])
     found = minimize(loss, start, jac=gradient, hess=curvature, method="trust-exact", options={"gtol": 1e-10})

@@ -11,19 +11,22 @@ forest's trees are added in the order of its trees.
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 from scipy.special import expit
-from sklearn.ensemble import RandomForestClassifier
 
 from breakout_assets.errors import DataError
-from breakout_assets.learning.calibration import Platt
+from breakout_assets.learning.calibration import PROBABILITY_DIGITS, Platt
 from breakout_assets.learning.recipes import Recipe
-from breakout_assets.learning.training import PROBABILITY_DIGITS, FittedModel
+
+if TYPE_CHECKING:  # scikit-learn takes a second to import, and an hour that predicts needs none of it
+    from sklearn.ensemble import RandomForestClassifier
+
+    from breakout_assets.learning.training import FittedModel
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -139,14 +142,14 @@ def opened(data: pa.Buffer, recipe_id: str, where: str) -> PackedModels:
     return PackedModels(table.combine_chunks(), hashlib.sha256(data).hexdigest())
 
 
-def packed_row(model: FittedModel) -> pa.Table:
+def packed_row(model: "FittedModel") -> pa.Table:
     """One row of `SCHEMA`, without the hash of the manifest.
 
     Raises:
         DataError: a forest numbers its nodes otherwise than scikit-learn does without a limit of leaves.
     """
     classifier, calibration = model.classifier, model.calibration
-    if isinstance(classifier, RandomForestClassifier):
+    if hasattr(classifier, "estimators_"):
         computing = _forest(classifier, model.name)
     else:
         computing = {"weight": np.append(classifier.intercept_, classifier.coef_[0])}
@@ -187,7 +190,7 @@ def _row(name: str, recipe: Recipe, **known: Any) -> pa.Table:
     return pa.table(columns, schema=SCHEMA)
 
 
-def _forest(forest: RandomForestClassifier, name: str) -> dict[str, Any]:
+def _forest(forest: "RandomForestClassifier", name: str) -> dict[str, Any]:
     trees = [estimator.tree_ for estimator in forest.estimators_]
     sizes = np.array([tree.node_count for tree in trees])
     root = np.cumsum(sizes) - sizes

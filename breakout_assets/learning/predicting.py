@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pandas as pd
@@ -11,13 +11,16 @@ from upath import UPath
 
 from breakout_assets.dataset.labels import in_universe
 from breakout_assets.errors import DataError
-from breakout_assets.learning.model_files import generations, load, manifest_hash
+from breakout_assets.learning.generations import generations, manifest_hash
 from breakout_assets.learning.packed import Floats, Ints, PackedModels, flawed_row, packed, packed_row, with_manifest
 from breakout_assets.learning.recipes import POOLED, Recipe
 from breakout_assets.learning.serving import serving_models
-from breakout_assets.learning.training import FittedModel, feature_values
+from breakout_assets.learning.training import feature_values
 from breakout_assets.store import Store
 from breakout_assets.tables import conform
+
+if TYPE_CHECKING:
+    from breakout_assets.learning.training import FittedModel
 
 # Why a coin has no probability, or one that is not traded on.
 REASONS: Final[dict[str, str]] = {
@@ -45,7 +48,7 @@ class ModelShelf:
     store: Store
     recipe: Recipe
     _generations: dict[str, dict[datetime, UPath]] = field(default_factory=dict)
-    _loaded: dict[UPath, FittedModel | DataError] = field(default_factory=dict)
+    _loaded: dict[UPath, "FittedModel | DataError"] = field(default_factory=dict)
     _serving: PackedModels | None = None
     _earlier: dict[tuple[UPath | None, ...], PackedModels] = field(default_factory=dict)
 
@@ -68,14 +71,14 @@ class ModelShelf:
             self._earlier[folders] = packed([kept, *rows], self.recipe.recipe_id)
         return self._earlier[folders]
 
-    def model_for(self, token: str, hour: datetime) -> FittedModel | None:
+    def model_for(self, token: str, hour: datetime) -> "FittedModel | None":
         """The newest serving model of a token (or of `POOLED`) that had seen no price after `hour`.
 
         None if there is none, or it cannot be read.
         """
         folder = self._folder_at(token, hour)
         model = self._read(folder) if folder else None
-        return model if isinstance(model, FittedModel) else None
+        return None if isinstance(model, DataError) else model
 
     def _folder_at(self, token: str, hour: datetime) -> UPath | None:
         if token not in self._generations:
@@ -87,7 +90,9 @@ class ModelShelf:
                     return folder
         return None
 
-    def _read(self, folder: UPath) -> FittedModel | DataError:
+    def _read(self, folder: UPath) -> "FittedModel | DataError":
+        from breakout_assets.learning.model_files import load  # slow to import; what serves now is packed
+
         if folder not in self._loaded:
             try:
                 self._loaded[folder] = load(folder)
@@ -97,7 +102,9 @@ class ModelShelf:
 
     def _row(self, token: str, folder: UPath) -> pa.Table:
         model = self._read(folder)
-        if isinstance(model, FittedModel):  # with its manifest: the same models make the same file whenever it is made
+        if not isinstance(
+            model, DataError
+        ):  # with its manifest: the same models make the same file whenever it is made
             return with_manifest(packed_row(model), manifest_hash(folder))
         until = next(until for until, known in self._generations[token].items() if known == folder)
         return flawed_row(token, self.recipe, until, str(model))

@@ -11,15 +11,15 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 from upath import UPath
 
 from breakout_assets import objects
 from breakout_assets.errors import DataError
+from breakout_assets.learning.generations import Generation, newest_serving
 from breakout_assets.learning.known_until import stamp
-from breakout_assets.learning.model_files import Generation, load, newest_serving, save
 from breakout_assets.learning.packed import (
     PackedModels,
     file_bytes,
@@ -30,8 +30,10 @@ from breakout_assets.learning.packed import (
     with_manifest,
 )
 from breakout_assets.learning.recipes import POOLED, Recipe
-from breakout_assets.learning.training import FittedModel
 from breakout_assets.store import MODELS, Store
+
+if TYPE_CHECKING:
+    from breakout_assets.learning.training import FittedModel
 
 _RECIPE_DIGITS: Final = 8  # as in the names of generations
 _NAME: Final = re.compile(r"(\d{6})-([0-9a-f]{64})\.arrow")
@@ -65,14 +67,16 @@ class _Shelf:
         return sum(number == self.number for number, _ in self.packs) > 1
 
 
-def publish(store: Store, model: FittedModel) -> UPath:
+def publish(store: Store, model: "FittedModel") -> UPath:
     """Write a model as a generation of its token, and let it serve; returns the generation's folder."""
+    from breakout_assets.learning.model_files import save
+
     folder = save(model, store.model_folder(model.name))
     announce(store, model)
     return folder
 
 
-def announce(store: Store, model: FittedModel) -> None:
+def announce(store: Store, model: "FittedModel") -> None:
     """Tell readers that this model, and what was written before it, has been saved and shall serve.
 
     After it is complete: a mark that comes first could be folded in, and removed, before there is anything to fold in.
@@ -131,6 +135,9 @@ def _rows(
 
 
 def _row(token: str, generation: Generation, recipe: Recipe, fresh: Mapping[str, pa.Table]) -> pa.Table:
+    # What opens archives takes a second to import; an hour does without it as long as no model is new.
+    from breakout_assets.learning.model_files import load
+
     try:
         row = fresh.get(str(generation.folder))
         return with_manifest(packed_row(load(generation.folder)) if row is None else row, generation.manifest_hash)

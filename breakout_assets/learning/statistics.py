@@ -11,7 +11,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import false_discovery_control
 
 from breakout_assets.errors import DataError
 
@@ -206,5 +205,7 @@ def benjamini_hochberg(p_values: Floats) -> Floats:
     q_values = np.full(len(p_values), np.nan)
     known = ~np.isnan(p_values)
     if known.any():
+        from scipy.stats import false_discovery_control  # slow to import, and no hour needs it
+
         q_values[known] = false_discovery_control(p_values[known])
     return q_values

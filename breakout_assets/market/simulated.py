@@ -18,7 +18,6 @@ from typing import ClassVar, Final
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.signal import lfilter
 from scipy.special import ndtr
 
 from breakout_assets.errors import DataError, SettingsError
@@ -233,6 +232,8 @@ def _normal(seed: int, component: Component, number: int, count: int) -> FloatAr
 
 
 def _autoregression(shocks: FloatArray, persistence: float, sd: float) -> FloatArray:
+    from scipy.signal import lfilter  # a third of the start of every process that never simulates
+
     filtered = lfilter([sd * np.sqrt(1 - persistence**2)], [1.0, -persistence], shocks)
     return np.asarray(filtered, dtype=np.float64)
 

@@ -10,7 +10,8 @@ from upath import UPath
 
 from breakout_assets import objects
 from breakout_assets.errors import DataError
-from breakout_assets.learning.model_files import load, read_manifest
+from breakout_assets.learning.generations import read_manifest
+from breakout_assets.learning.model_files import load
 from breakout_assets.learning.recipes import POOLED
 from breakout_assets.market.health import HealthState
 from breakout_assets.market.snapshots import believed

@@ -12,7 +12,8 @@ import pytest
 from breakout_assets.dataset.features import HISTORY_COLUMNS
 from breakout_assets.dataset.indicators import INDICATOR_COLUMNS
 from breakout_assets.defs.partitions import POOLED, TOKENS_NAME
-from breakout_assets.learning.model_files import generations, load
+from breakout_assets.learning.generations import generations
+from breakout_assets.learning.model_files import load
 from breakout_assets.learning.recipes import recipe
 from breakout_assets.market.history import read_days
 from breakout_assets.market.importing import import_panel

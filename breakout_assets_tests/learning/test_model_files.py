@@ -17,13 +17,8 @@ from upath import UPath
 
 from breakout_assets import objects
 from breakout_assets.errors import DataError
-from breakout_assets.learning.model_files import (
-    generations,
-    load,
-    model_hash,
-    read_manifest,
-    save,
-)
+from breakout_assets.learning.generations import generations, read_manifest
+from breakout_assets.learning.model_files import load, model_hash, save
 from breakout_assets.learning.training import FittedModel, fit
 from breakout_assets.store import Store
 from breakout_assets_tests.learning.examples import SMALL, START, feature_rows

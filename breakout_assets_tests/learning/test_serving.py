@@ -12,7 +12,7 @@ import pytest
 from upath import UPath
 
 from breakout_assets import objects
-from breakout_assets.learning import serving
+from breakout_assets.learning import model_files
 from breakout_assets.learning.model_files import load, save
 from breakout_assets.learning.packed import packed_row
 from breakout_assets.learning.recipes import POOLED
@@ -37,7 +37,7 @@ def archives_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         read.append(folder.parent.name)
         return load(folder)
 
-    monkeypatch.setattr(serving, "load", noted)
+    monkeypatch.setattr(model_files, "load", noted)
     return read
 
 
