@@ -102,9 +102,8 @@ class ModelShelf:
 
     def _row(self, token: str, folder: UPath) -> pa.Table:
         model = self._read(folder)
-        if not isinstance(
-            model, DataError
-        ):  # with its manifest: the same models make the same file whenever it is made
+        if not isinstance(model, DataError):
+            # With its manifest, so that the same models make the same file whenever it is made.
             return with_manifest(packed_row(model), manifest_hash(folder))
         until = next(until for until, known in self._generations[token].items() if known == folder)
         return flawed_row(token, self.recipe, until, str(model))

@@ -1,0 +1,166 @@
+"""`python -m bench`: build a market, measure every stage beside the published way, and write the report."""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from bench import processes
+from bench.cases import difference
+from bench.measure import Cost, run_case
+from bench.report import Growth, Row, middle, write
+from bench.stages import STAGES
+from bench.training import measure_training, train
+from bench.world import World, build, days_before, shortened
+
+_HISTORIES = (30, 90, 365)
+_BACKFILLS = (30, 60, 90, 180)
+_HORIZON_DAYS = 5
+# The backfill is compared with a whole run.
+_COMPARED = [name for name in STAGES if name != "backfill"]
+console = Console(stderr=True)
+
+
+def main() -> int:
+    """Returns 1 if two results were unequal, or a promise was not kept at the full size."""
+    arguments = _arguments()
+    world = World(
+        root=str(arguments.work / "store"),
+        tokens=arguments.tokens,
+        days=arguments.days,
+        measured=arguments.measured,
+        models=arguments.models,
+    )
+    _prepare(world, arguments.work)
+    rows = [row for name in _COMPARED for row in _stage(name, world, arguments.work, arguments.rounds)]
+    rows += measure_training(world, arguments.work, arguments.rounds, arguments.trained)
+    rows += _runs(world, arguments.work, arguments.rounds)
+    growths = [_tick_growth(world, arguments.work, arguments.rounds), _backfill_growth(world, arguments.work)]
+    size = {name: getattr(arguments, name) for name in ("tokens", "days", "measured", "models", "rounds")}
+    report = write(arguments.out, size, rows, growths)
+    console.print(report.read_text())
+    return int(any(row.unequal for row in rows))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--tokens", type=int, default=1250, help="coins in the market (1250)")
+    parser.add_argument("--days", type=int, default=365, help="days of history (365)")
+    parser.add_argument("--measured", type=int, default=90, help="the newest of them, for stages over a range (90)")
+    parser.add_argument("--models", type=int, default=1000, help="models that serve (1000)")
+    parser.add_argument("--trained", type=int, default=300, help="models of the measured training (300)")
+    parser.add_argument("--rounds", type=int, default=3, help="fresh processes for each figure (3)")
+    parser.add_argument(
+        "--work", type=Path, default=Path("bench-work"), help="folder of the market, kept for next time"
+    )
+    parser.add_argument("--out", type=Path, default=Path("bench-results"), help="folder of the report")
+    found = parser.parse_args()
+    if found.measured > found.days:
+        parser.error("there are fewer days than shall be measured")
+    return found
+
+
+def _prepare(world: World, work: Path) -> None:
+    """The market, its labels and indicators, and its models, unless they are there already."""
+    ready = work / "world.json"
+    if ready.exists() and World.read(ready) == world:
+        return
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    console.print(f"A market of {world.tokens} coins and {world.days} days ...")
+    build(world)
+    console.print("Labels and indicators ...")
+    first, last = _labelled_days(world, world.measured - _HORIZON_DAYS)
+    processes.backfill(world, work / "home", first, last)
+    console.print("Models ...")
+    train(world)
+    world.save(ready)
+
+
+def _labelled_days(world: World, count: int) -> tuple[date, date]:
+    """The first and the last of so many days whose five-day future is in the store."""
+    days = days_before(world.last_hour.date(), count + _HORIZON_DAYS)
+    return days[0], days[count - 1]
+
+
+def _stage(name: str, world: World, work: Path, rounds: int) -> Iterator[Row]:
+    """Every side of a stage, the rounds of all sides interleaved, and each result held against the published way's."""
+    stage = STAGES[name]
+    where, unequal = work / "world.json", dict[str, str | None]()
+    costs: dict[str, list[Cost]] = {side: [] for side in stage.sides}
+    for number in range(rounds):
+        for side in stage.sides:
+            result = work / f"{name}-{side}.parquet".replace(" ", "-")
+            costs[side].append(run_case(name, side, where, result))
+            console.print(f"{stage.title}, {side}, round {number + 1} of {rounds}: {costs[side][-1].cpu:.2f} CPU s")
+            if side != "source" and number == 0:
+                source = pd.read_parquet(work / f"{name}-source.parquet")
+                unequal[side] = difference(stage, source, pd.read_parquet(result))
+    units = stage.units(world)
+    for side, measured in costs.items():
+        yield Row(
+            stage.title,
+            side,
+            middle(measured),
+            units=units.get(side, units.get("", 1.0)),
+            unequal=unequal.get(side),
+            least=stage.least.get(side),
+            note=stage.note,
+        )
+
+
+def _runs(world: World, work: Path, rounds: int) -> Iterator[Row]:
+    """Whole Dagster runs: an hour, and the backfill of the measured days beside the published way day by day."""
+    hours = [processes.hourly_job(world, _fresh(work / "hour")) for _ in range(rounds)]
+    yield Row("a whole hourly run as a process", "platform", middle(hours), note="No other way to compare it with.")
+    count = world.measured - _HORIZON_DAYS
+    days = _labelled_days(world, count)
+    runs = [processes.backfill(world, _fresh(work / "backfill"), *days) for _ in range(rounds)]
+    by_day = list(_stage("backfill", world, work, rounds))
+    yield by_day[0]
+    yield Row(
+        by_day[0].stage,
+        f"one run of {count} days",
+        middle(runs),
+        units=count,
+        unequal=by_day[1].unequal,
+        least=10,
+    )
+
+
+def _fresh(home: Path) -> Path:
+    shutil.rmtree(home, ignore_errors=True)
+    return home
+
+
+def _tick_growth(world: World, work: Path, rounds: int) -> Growth:
+    """The same hour with more and more history behind it."""
+    sizes = [days for days in _HISTORIES if days < world.days] + [world.days]
+    costs: dict[int, list[Cost]] = {days: [] for days in sizes}
+    places = {}
+    for days in sizes:
+        root = work / f"with-{days}-days"
+        shutil.rmtree(root, ignore_errors=True)
+        short = world if days == world.days else shortened(world, days, root)
+        places[days] = short.save(work / f"with-{days}-days.json")
+    for _ in range(rounds):
+        for days, place in places.items():
+            costs[days].append(run_case("tick", "platform", place, work / "tick-growth.parquet"))
+    return Growth("Hourly tick: days of history behind it", sizes, [middle(costs[days]) for days in sizes])
+
+
+def _backfill_growth(world: World, work: Path) -> Growth:
+    """Labels and indicators of more and more days, each in one run."""
+    most = world.days - _HORIZON_DAYS
+    sizes = [days for days in _BACKFILLS if days <= most] or [most]
+    costs = [processes.backfill(world, _fresh(work / "growth"), *_labelled_days(world, days)) for days in sizes]
+    return Growth("Backfill: days of labels and indicators in one run", sizes, costs)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
