@@ -4,10 +4,10 @@ One function serves training, backtest and live prediction. What an indicator me
 gives when it is handed the rows of that one window and nothing else: the first row of the window seeds the averages,
 opens the cumulative sums, and starts the count of rows until an indicator has a value.
 
-Calling `ta` for every window would do the same work 720 times. Here a block of hours is computed in one pass that
-begins up to a week before a window does, and the few windows that can notice the difference are computed again alone.
-Every sum is written out row by row: a numpy reduction may add in another order when the array has another shape, and
-the values of a token would then depend, in their last bit, on which other tokens are there.
+Calling `ta` for every window would do the same work 720 times. Here all hours of some tokens are computed at once, in
+such a way that a row's values depend on the rows of its window and on nothing else, to the last bit: not on which
+other hours are asked for, nor on which other tokens are there. Every sum is written out row by row, because a numpy
+reduction may add in another order when the array has another shape.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from breakout_assets.dataset.averages import average_values
+from breakout_assets.dataset.window_sums import DAY, MOST_ROWS, or_zero, recent_values, window_sums
 from breakout_assets.errors import DataError
 
 LOOKBACK: Final = timedelta(hours=720)
@@ -42,23 +44,11 @@ _LEAST_ROWS: Final = {
 }
 INDICATOR_COLUMNS: Final = tuple(_LEAST_ROWS)
 
-_MICROSECOND: Final = timedelta(microseconds=1)
-_WINDOW: Final = LOOKBACK // _MICROSECOND
-_HOUR: Final = timedelta(hours=1) // _MICROSECOND
-_PASS: Final = 168 * _HOUR  # computed at once; more hours would share more work, but must stay below _SETTLED_ROWS
-_SPAN: Final = _WINDOW + _PASS  # wider than all hours of one pass, so that token * _SPAN + hour sorts by (token, hour)
-_BATCH: Final = 512  # tokens, or single windows, side by side: their rows stay in the processor's cache
-
-_SMA_ROWS: Final = (5, 10, 20)
-_VWRSI_ROWS: Final = 14
-_BAND_WIDTH: Final = 2.0  # standard deviations
-_WILDER_WEIGHT: Final = 1 / 14
-_MACD_FIRST_ROW: Final = 25  # rows 0-24 have no MACD; the signal line starts from the value on this one
-# Rows after which the signal line has forgotten that it was seeded, on the 26th, with whatever the MACD was there.
-# More than a pass has hours: so many rows reach back beyond the first asked hour, into what all its windows share.
-_SETTLED_ROWS: Final = 300
-# What a window may inherit from rows before it, relative to its own value: less than the arithmetic rounds off.
-_NEGLIGIBLE: Final = 1e-15
+_WINDOW: Final = LOOKBACK // timedelta(hours=1)
+_HOUR: Final = timedelta(hours=1) // timedelta(microseconds=1)
+# Hours of all tokens that are computed together, there or not: so much memory is needed besides the rows and values,
+# however long the range is. Fewer would repeat the calls that a row of all tokens costs more often.
+_CELLS: Final = 2**19
 
 _Floats = npt.NDArray[np.float64]
 _Ints = npt.NDArray[np.int64]
@@ -91,31 +81,30 @@ def window_indicators(rows: pd.DataFrame, hours: Sequence[datetime] | pd.Datetim
     first, last = _span(hours)
     read, place = _readable(rows, first, last)
     asked = read.hour >= first
-    values = np.empty((int(asked.sum()), len(INDICATOR_COLUMNS)))
-    line = np.cumsum(asked) - 1
-    for pass_first in range(first, last + 1, _PASS):
-        pass_last = min(pass_first + _PASS - 1, last)
-        inside = np.flatnonzero((read.hour > pass_first - _WINDOW) & (read.hour <= pass_last))
-        for part in _token_batches(inside, read.token):
-            block = read.take(part)
-            ends = np.flatnonzero(block.hour >= pass_first)
-            if len(ends):
-                values[line[part[ends]]] = _block_values(block, pass_first, ends)
     keys = rows[["token", "timestamp"]].iloc[place[asked]].reset_index(drop=True)
-    return pd.concat([keys, pd.DataFrame(values, columns=list(INDICATOR_COLUMNS))], axis=1)
+    values = np.empty((len(INDICATOR_COLUMNS), len(keys)))
+    begun = 0
+    for block in _token_batches(read):
+        ends = np.flatnonzero(block.hour >= first)
+        if len(ends):
+            _fill(values[:, begun : begun + len(ends)], block, ends)
+            begun += len(ends)
+    columns = pd.DataFrame(values.T, columns=list(INDICATOR_COLUMNS), copy=False)
+    return pd.concat([keys, columns], axis=1)
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows sorted by (token, hour): the rank of the token's name, microseconds since 1970, USD, USD."""
+    """Rows sorted by (token, hour): the rank of the token's name, hours since 1970, USD, USD."""
 
     token: _Ints
     hour: _Ints
     price: _Floats
     volume: _Floats
 
-    def take(self, which: _Ints) -> "_Rows":
-        return _Rows(self.token[which], self.hour[which], self.price[which], self.volume[which])
+    def part(self, begin: int, end: int) -> "_Rows":
+        part = slice(begin, end)
+        return _Rows(self.token[part], self.hour[part], self.price[part], self.volume[part])
 
 
 def _span(hours: Sequence[datetime] | pd.DatetimeIndex) -> tuple[int, int]:
@@ -125,7 +114,8 @@ def _span(hours: Sequence[datetime] | pd.DatetimeIndex) -> tuple[int, int]:
     if asked.tz is not None:
         raise DataError(f"The asked hours have the time zone {asked.tz}; give naive UTC hours.")
     numbers = asked.to_numpy().astype("datetime64[us]").astype(np.int64)
-    return int(numbers.min()), int(numbers.max())
+    # An hour that is not whole has the rows after the whole hour before it.
+    return -(-int(numbers.min()) // _HOUR), int(numbers.max()) // _HOUR
 
 
 def _readable(rows: pd.DataFrame, first: int, last: int) -> tuple[_Rows, _Ints]:
@@ -138,26 +128,28 @@ def _readable(rows: pd.DataFrame, first: int, last: int) -> tuple[_Rows, _Ints]:
     for column in ("token", "timestamp"):
         if rows[column].isna().any():
             raise DataError(f"{int(rows[column].isna().sum())} rows have no {column}; leave them out beforehand.")
-    every_hour = rows["timestamp"].to_numpy().astype("datetime64[us]").astype(np.int64)
-    # Older rows are dropped here, before anything is computed: the sums of a block must always begin at one place.
-    kept = np.flatnonzero((every_hour > first - _WINDOW) & (every_hour <= last))
+    moment = rows["timestamp"].to_numpy().astype("datetime64[us]").astype(np.int64)
+    kept = np.flatnonzero((moment > (first - _WINDOW) * _HOUR) & (moment <= last * _HOUR))
     near = rows[["token", "price", "volume"]].iloc[kept]
     token = pd.factorize(near["token"].astype("str"), sort=True)[0].astype(np.int64)
-    order = np.lexsort((every_hour[kept], token))
-    place = kept[order]
+    moment = moment[kept]
+    hour = moment // _HOUR
+    # Files are sorted already, each by itself: a stable sort merges them.
+    order = np.argsort(token * (last - first + _WINDOW) + (hour - first), kind="stable")
     price = near["price"].to_numpy(dtype=np.float64, na_value=np.nan)[order]
     volume = near["volume"].to_numpy(dtype=np.float64, na_value=np.nan)[order]
-    read = _Rows(token[order], every_hour[place], price, volume)
-    _refuse_impossible(rows, read, place)
+    read = _Rows(token[order], hour[order], price, volume)
+    place = kept[order]
+    _refuse_impossible(rows, read, place, (moment % _HOUR != 0)[order])
     return read, place
 
 
-def _refuse_impossible(rows: pd.DataFrame, read: _Rows, place: _Ints) -> None:
+def _refuse_impossible(rows: pd.DataFrame, read: _Rows, place: _Ints, within_an_hour: _Bools) -> None:
     twice = (np.diff(read.token, prepend=-1) == 0) & (np.diff(read.hour, prepend=-1) == 0)
     for bad, what in (
+        (within_an_hour, "is not a whole hour; round the observation down to its hour"),
         (twice, "has more than one row; keep one row a token and hour"),
         (~(np.isfinite(read.price) & (read.price > 0)), "has no positive price; quarantine the row"),
-        (read.hour % _HOUR != 0, "is not a whole hour; round the observation down to its hour"),
         (np.isinf(read.volume), "has an infinite volume; quarantine the row or make the volume null"),
     ):
         if bad.any():
@@ -166,189 +158,69 @@ def _refuse_impossible(rows: pd.DataFrame, read: _Rows, place: _Ints) -> None:
             raise DataError(f"Token {row['token']} at {row['timestamp']:%Y-%m-%d %H:%M} {what} ({detail}).")
 
 
-def _token_batches(which: _Ints, token: _Ints) -> Iterator[_Ints]:
-    """The row numbers `which`, cut between tokens into pieces of at most `_BATCH` tokens."""
-    begins = np.flatnonzero(np.diff(token[which], prepend=-1))
-    for number in range(0, len(begins), _BATCH):
-        stop = begins[number + _BATCH] if number + _BATCH < len(begins) else len(which)
-        yield which[begins[number] : stop]
+def _token_batches(rows: _Rows) -> Iterator[_Rows]:
+    """The rows in pieces of whole tokens, whose hours, there or not, are at most `_CELLS`."""
+    if not len(rows.hour):
+        return
+    tokens = max(1, _CELLS // int(rows.hour.max() - rows.hour.min() + 1))
+    begins = np.flatnonzero(np.diff(rows.token, prepend=-1))[::tokens]
+    for begin, end in zip(begins, [*begins[1:], len(rows.hour)], strict=True):
+        yield rows.part(int(begin), int(end))
 
 
-def _block_values(rows: _Rows, first: int, ends: _Ints) -> _Floats:
-    """The indicators (len(ends), 14) of the rows `ends`, which are all rows at or after the hour `first`."""
-    key = rows.token * _SPAN + (rows.hour - (first - _WINDOW))
-    starts = np.searchsorted(key, key[ends] - _WINDOW, side="right")
+def _fill(values: _Floats, rows: _Rows, ends: _Ints) -> None:
+    """The indicators (14, len(ends)) of the rows `ends`: of each token all rows from the first asked hour on."""
     begins = np.flatnonzero(np.diff(rows.token, prepend=-1))
-    lengths = np.diff(begins, append=len(key))
-    shared = np.searchsorted(key, rows.token[begins] * _SPAN + _WINDOW, side="right") - begins
-    block = _walk(rows, begins, lengths, shared)
-    column = np.searchsorted(begins, ends, side="right") - 1
-    values = {**_recent_values(rows, starts, ends), **_running_values(rows, block, column, starts, ends)}
-    alone = np.flatnonzero(_notices_older_rows(block, column, starts, ends))
-    for part in (alone[i : i + _BATCH] for i in range(0, len(alone), _BATCH)):
-        begin, end = starts[part], ends[part]
-        windows = _walk(rows, begin, end - begin + 1, np.zeros_like(begin))
-        for name, exact in _running_values(rows, windows, np.arange(len(part)), begin, end).items():
-            values[name][part] = exact
-    return _masked(values, ends - starts + 1)
-
-
-def _masked(values: dict[str, _Floats], count: _Ints) -> _Floats:
-    """The columns side by side, NaN where a window of `count` rows is too short."""
-    for name, least in _LEAST_ROWS.items():
-        if name != "VPT":
-            values[name][count < least] = np.nan
-    # The published method takes VPT from `ta`, where it is pvt under another name, and fills what it lacks with 0.
-    values["VPT"] = _or_zero(values["pvt"])
-    return np.column_stack([values[name] for name in INDICATOR_COLUMNS])
-
-
-def _recent_values(rows: _Rows, starts: _Ints, ends: _Ints) -> dict[str, _Floats]:
-    """Indicators of the last 20 rows at most: averages, bands, VWRSI. They read nothing but the window itself."""
-    newest = rows.price[ends]
-    values: dict[str, _Floats] = {}
-    # Sums of differences to the newest price: equal prices give exactly that price, and bands of no width.
-    excess = np.zeros_like(newest)
-    for back in range(1, max(_SMA_ROWS)):
-        excess += rows.price[np.maximum(ends - back, starts)] - newest
-        if back + 1 in _SMA_ROWS:
-            values[f"sma_{back + 1}"] = newest + excess / (back + 1)
-    middle = values["sma_20"]
-    # A second pass over the deviations: sums of squares would cancel after a jump of the price.
-    squares = np.zeros_like(newest)
-    for back in range(max(_SMA_ROWS)):
-        squares += (rows.price[np.maximum(ends - back, starts)] - middle) ** 2
-    deviation = np.sqrt(squares / max(_SMA_ROWS))
-    values["bollinger_hband"] = middle + _BAND_WIDTH * deviation
-    values["bollinger_lband"] = middle - _BAND_WIDTH * deviation
-    values["VWRSI"] = _vwrsi(rows, starts, ends)
-    return values
-
-
-def _vwrsi(rows: _Rows, starts: _Ints, ends: _Ints) -> _Floats:
-    gain, loss = np.zeros(len(ends)), np.zeros(len(ends))
-    for back in range(_VWRSI_ROWS):
-        # The window's first row has no row before it: both indices stop there, and its change is 0.
-        newer, older = np.maximum(ends - back, starts), np.maximum(ends - back - 1, starts)
-        flow = _or_zero((rows.price[newer] - rows.price[older]) * rows.volume[newer])
-        gain += np.maximum(flow, 0.0)
-        loss += np.maximum(-flow, 0.0)
-    ratio = np.full(len(ends), np.nan)
-    np.divide(100 * gain, gain + loss, out=ratio, where=gain + loss > 0)
-    return ratio
-
-
-@dataclass(frozen=True)
-class _Walk:
-    """What depends on all rows since a column's beginning: arrays (rows, columns), row k = its k-th observation.
-
-    `begins` is the row of `_Rows` where a column begins. `behind[k]` are the sums of the terms from row k to the last
-    shared row (the last one at or before the first asked hour, so in every long window of the block), `ahead[k]` from
-    the row after it to row k. A window's sum is one of each: subtracting running totals would keep the rounding
-    errors of terms that the window has left behind.
-    """
-
-    begins: _Ints
-    ema_9: _Floats
-    ema_21: _Floats
-    macd: _Floats
-    signal: _Floats
-    rise: _Floats
-    fall: _Floats
-    obv_behind: _Floats
-    obv_ahead: _Floats
-    pvt_behind: _Floats
-    pvt_ahead: _Floats
-
-
-def _walk(rows: _Rows, begins: _Ints, lengths: _Ints, shared: _Ints) -> _Walk:
-    """One pass over columns of `lengths` rows from `begins`, the first `shared` of them shared; columns may overlap."""
-    column = np.repeat(np.arange(len(begins)), lengths)
-    row = np.arange(len(column)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    shape = (int(lengths.max()), len(begins))
-    price, volume = np.full(shape, np.nan), np.full(shape, np.nan)
-    price[row, column] = rows.price[begins[column] + row]
-    volume[row, column] = rows.volume[begins[column] + row]
-
-    change = np.zeros(shape)  # the first row has no change; it counts as one of 0
-    change[1:] = price[1:] - price[:-1]
-    macd = _smoothed(price, _span_weight(12)) - _smoothed(price, _span_weight(26))
-    signal = np.full(shape, np.nan)
-    signal[_MACD_FIRST_ROW:] = _smoothed(macd[_MACD_FIRST_ROW:], _span_weight(9))
-    # Terms of the sums; that of a window's first row is added when the window is read. Null volumes are passed over.
-    obv, pvt = np.zeros(shape), np.zeros(shape)
-    obv[1:] = _or_zero(np.where(price[1:] < price[:-1], -volume[1:], volume[1:]))
-    pvt[1:] = _or_zero((price[1:] / price[:-1] - 1) * volume[1:])
-    return _Walk(
-        begins,
-        _smoothed(price, _span_weight(9)),
-        _smoothed(price, _span_weight(21)),
-        macd,
-        signal,
-        _smoothed(np.maximum(change, 0.0), _WILDER_WEIGHT),
-        _smoothed(np.maximum(-change, 0.0), _WILDER_WEIGHT),
-        *_two_sums(obv, shared),
-        *_two_sums(pvt, shared),
-    )
-
-
-def _span_weight(span: int) -> float:
-    return 2 / (span + 1)
-
-
-def _smoothed(values: _Floats, weight: float) -> _Floats:
-    """Exponential average down each column, seeded with its first row; a constant column stays exactly constant."""
-    path = np.empty_like(values)
-    path[:1] = values[:1]
-    for row in range(1, len(values)):
-        step = values[row] - path[row - 1]
-        step *= weight
-        np.add(path[row - 1], step, out=path[row])
-    return path
-
-
-def _two_sums(terms: _Floats, shared: _Ints) -> tuple[_Floats, _Floats]:
-    """Sums from each row (and from below the last row) to the last shared row, and from the next one to each row."""
-    is_shared = np.arange(len(terms))[:, None] < shared
-    behind = np.zeros((len(terms) + 1, terms.shape[1]))
-    behind[:-1] = np.cumsum(np.where(is_shared, terms, 0.0)[::-1], axis=0)[::-1]
-    return behind, np.cumsum(np.where(is_shared, 0.0, terms), axis=0)
-
-
-def _running_values(rows: _Rows, walk: _Walk, column: _Ints, starts: _Ints, ends: _Ints) -> dict[str, _Floats]:
-    """The indicators with a memory, for windows from `starts` to `ends` (rows of `_Rows`) that lie in `column`."""
-    after_start = (starts - walk.begins[column] + 1, column)
-    at_end = (ends - walk.begins[column], column)
-    rise, fall = walk.rise[at_end], walk.fall[at_end]
-    has_volume = ~np.isnan(rows.volume[ends])
-    obv = walk.obv_behind[after_start] + walk.obv_ahead[at_end] + _or_zero(rows.volume[starts])
-    pvt = walk.pvt_behind[after_start] + walk.pvt_ahead[at_end]
-    return {
-        # No fall at all gives 100, also when there was no rise either.
-        "RSI": np.divide(100 * rise, rise + fall, out=np.full(len(ends), 100.0), where=fall > 0),
-        "EMA_9": walk.ema_9[at_end],
-        "EMA_21": walk.ema_21[at_end],
-        "MACD": walk.macd[at_end],
-        "MACD_signal": walk.signal[at_end],
-        "OBV": np.where(has_volume, obv, np.nan),
-        "pvt": np.where(has_volume, pvt, np.nan),
+    starts = _starts(rows, ends)
+    counts = ends - starts + 1
+    found = {
+        **_recent(rows, ends, counts),
+        **average_values(rows.price, begins, starts, ends),
+        **_cumulative(rows, starts, ends),
     }
+    # The published method takes VPT from `ta`, where it is pvt under another name, and fills what it lacks with 0.
+    found["VPT"] = or_zero(found["pvt"])
+    short = np.flatnonzero(counts < max(_LEAST_ROWS.values()))
+    for line, (name, least) in zip(values, _LEAST_ROWS.items(), strict=True):
+        line[:] = found[name]
+        line[short[counts[short] < least]] = 0.0 if name == "VPT" else np.nan
 
 
-def _notices_older_rows(walk: _Walk, column: _Ints, starts: _Ints, ends: _Ints) -> _Bools:
-    """Which windows would differ from their own computation because their column begins before them."""
-    begin, end = starts - walk.begins[column], ends - walk.begins[column]
-    # The part of an earlier value that is left after so many rows; running products, because a vectorised power may
-    # depend in its last bit on the place in the array.
-    memory = np.cumprod(np.append(1.0, np.full(len(walk.rise), 1 - _WILDER_WEIGHT)))[end - begin]
-    inherited = (walk.rise[begin, column] + walk.fall[begin, column]) * memory
-    # Usually 1e-23 of the present movement. After a long frozen price almost nothing else is left, and RSI is a ratio
-    # of such remains. This covers the averages too: where a window begins, they differ from the price that seeds them
-    # by less than 14 times the movement here, and even the slowest fades faster.
-    frozen = inherited > _NEGLIGIBLE * (walk.rise[end, column] + walk.fall[end, column])
-    short = end - begin < _SETTLED_ROWS
-    return np.asarray((begin > 0) & (short | frozen))
+def _starts(rows: _Rows, ends: _Ints) -> _Ints:
+    """The first row of each window."""
+    token, hour = rows.token - rows.token[0], rows.hour - rows.hour.min()
+    hours = int(hour.max()) + 1
+    # How many rows there are before each hour of each token; hours before all others stand for those before them.
+    before = np.zeros((int(token[-1]) + 1) * hours, dtype=np.int64)
+    before[token * hours + hour] = 1
+    before = np.cumsum(before) - before
+    return np.asarray(before[token[ends] * hours + np.maximum(hour[ends] - _WINDOW + 1, 0)])
 
 
-def _or_zero(values: _Floats) -> _Floats:
-    return np.where(np.isnan(values), 0.0, values)
+def _recent(rows: _Rows, ends: _Ints, counts: _Ints) -> dict[str, _Floats]:
+    # Of tokens that are asked for, the asked rows and as many before them as they read.
+    near = np.zeros(len(rows.token), dtype=bool)
+    near[ends] = True
+    for first in ends[np.flatnonzero(np.diff(rows.token[ends], prepend=-1))]:
+        near[max(first - MOST_ROWS, 0) : first] = True
+    place = np.cumsum(near) - 1
+    counted = np.zeros(place[-1] + 1, dtype=np.int64)
+    counted[place[ends]] = counts
+    values = recent_values(rows.price[near], rows.volume[near], counted)
+    return {name: column[place[ends]] for name, column in values.items()}
+
+
+def _cumulative(rows: _Rows, starts: _Ints, ends: _Ints) -> dict[str, _Floats]:
+    """OBV and pvt: NaN where the row's own volume is null; other null volumes are passed over."""
+    price, volume = rows.price, rows.volume
+    new_token = np.diff(rows.token, prepend=-1) != 0
+    terms = np.zeros((2, len(price)))
+    terms[0, 1:] = np.where(price[1:] < price[:-1], -volume[1:], volume[1:])
+    terms[1, 1:] = (price[1:] / price[:-1] - 1) * volume[1:]
+    terms[:, new_token] = 0.0  # which always begin their windows
+    terms = or_zero(terms)
+    day = np.cumsum((np.diff(rows.hour // DAY, prepend=0) != 0) | new_token) - 1
+    own = np.stack([or_zero(volume[starts]), np.zeros(len(starts))])
+    sums = window_sums(terms, day, rows.hour % DAY, own, starts, ends)
+    sums[:, np.isnan(volume[ends])] = np.nan
+    return {"OBV": sums[0], "pvt": sums[1]}
