@@ -1,14 +1,18 @@
 import subprocess
 import sys
 from datetime import date, timedelta
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from breakout_assets.errors import DataError
 from breakout_assets.store import Store
-from breakout_assets.tables import MARKET_HEALTH
+from breakout_assets.tables import DAILY_SNAPSHOTS, MARKET_HEALTH, conform
 from breakout_assets_tests.samples import at, coin, put
 
 
@@ -118,3 +122,89 @@ def test_days_of_a_table_are_listed(store: Store) -> None:
     for day in (date(2024, 3, 2), date(2024, 2, 29)):
         store.write_table("market_health", day, health())
     assert store.days_of("market_health") == [date(2024, 2, 29), date(2024, 3, 2)]
+
+
+DAYS = [date(2024, 3, 1), date(2024, 3, 2), date(2024, 3, 3)]
+
+
+def market_day(day: date, rows: int = 40) -> pd.DataFrame:
+    """A day of `daily_snapshots` with everything that is hard to keep: nulls of each type, and no value at all."""
+    hours = pd.date_range(day, periods=rows // 2, freq="h", unit="us")
+    numbers = np.random.default_rng(day.day).normal(size=rows)
+    frame = pd.DataFrame({"token": ["A-1"] * (rows // 2) + ["Ä,-2"] * (rows // 2), "timestamp": [*hours, *hours]})
+    frame = frame.assign(price=np.exp(numbers), volume=np.where(numbers > 0, numbers, np.nan), percent_change_7d=np.inf)
+    frame["cmc_rank"] = pd.array(np.where(numbers > 0, 7.0, np.nan)).astype("Int64")
+    frame["quarantine"] = pd.Series(["GLITCH", *[None] * (rows - 1)], dtype="str")
+    return conform(frame.reindex(columns=list(DAILY_SNAPSHOTS)), "daily_snapshots")
+
+
+def test_many_files_come_back_as_one_frame_in_the_order_of_their_keys(store: Store) -> None:
+    written = {day: market_day(day) for day in DAYS}
+    for day, frame in written.items():
+        store.write_table("daily_snapshots", day, frame)
+    for order in (DAYS, DAYS[::-1]):
+        expected = pd.concat([written[day] for day in order], ignore_index=True)
+        pd.testing.assert_frame_equal(store.read_table("daily_snapshots", order), expected)
+    some = ["price", "token", "cmc_rank", "quarantine"]
+    expected = pd.concat(written.values(), ignore_index=True)
+    pd.testing.assert_frame_equal(store.read_table("daily_snapshots", DAYS, some), expected[some])
+    pd.testing.assert_frame_equal(store.read_table("daily_snapshots", [], some), expected[some].iloc[:0])
+
+
+def test_rows_of_some_tokens_are_read_without_the_others(store: Store) -> None:
+    for day in DAYS:
+        store.write_table("daily_snapshots", day, market_day(day))
+    rows = store.read_table("daily_snapshots", DAYS)
+    for tokens in (["Ä,-2"], ["A-1", "no such"], ["A-1", "Ä,-2"], []):
+        expected = rows[rows["token"].isin(tokens)].reset_index(drop=True)
+        pd.testing.assert_frame_equal(store.read_table("daily_snapshots", DAYS, tokens=tokens), expected)
+        found = store.read_table("daily_snapshots", DAYS, ["price", "quarantine"], tokens)
+        pd.testing.assert_frame_equal(found, expected[["price", "quarantine"]])
+
+
+def test_files_of_earlier_versions_and_of_several_row_groups_are_read_like_new_ones(store: Store) -> None:
+    rows = market_day(DAYS[0])
+    path = store.table_path("daily_snapshots", DAYS[0])
+    for options in (
+        {"compression": "zstd", "row_group_size": 30_000},  # prices in dictionaries
+        {"compression": "snappy", "row_group_size": 7},
+        {"compression": "zstd", "use_dictionary": False, "coerce_timestamps": "ms"},
+    ):
+        buffer = BytesIO()
+        pq.write_table(pa.Table.from_pandas(rows, preserve_index=False), buffer, **options)
+        store.write(path, buffer.getvalue())
+        pd.testing.assert_frame_equal(store.read_table("daily_snapshots", DAYS[:1]), rows)
+        found = store.read_table("daily_snapshots", DAYS[:1], tokens=["Ä,-2"])
+        pd.testing.assert_frame_equal(found, rows[rows["token"] == "Ä,-2"].reset_index(drop=True))
+
+
+@pytest.mark.parametrize("fault", ["torn", "empty", "another file", "column", "text", "null"])
+def test_the_one_file_of_many_that_cannot_be_read_is_named(store: Store, fault: str) -> None:
+    hours = [at(f"2024-03-01 0{n}:00") for n in range(5)]
+    for hour in hours:
+        path = Path(str(store.write_table("market_health", hour, health())))
+    path = path.with_name("03.parquet")
+    if fault == "torn":  # within a page, not only at the end
+        data = path.read_bytes()
+        path.write_bytes(data[:40] + bytes(40) + data[80:])
+    elif fault in ("empty", "another file"):
+        path.write_bytes(b"" if fault == "empty" else b"<html><body>502 Bad Gateway</body></html>")
+    else:
+        wrong = {
+            "column": health().drop(columns="rows"),
+            "text": health().assign(rows="three"),
+            "null": health().assign(rows=pd.array([None], dtype="Int64")),
+        }
+        wrong[fault].to_parquet(path)
+    with pytest.raises(DataError, match=r"torn or foreign.*2024/03/01/03\.parquet"):
+        store.read_table("market_health", hours)
+
+
+def test_prices_are_not_kept_in_a_dictionary_and_words_are(store: Store) -> None:
+    path = store.write_table("daily_snapshots", DAYS[0], market_day(DAYS[0]))
+    group = pq.ParquetFile(str(path)).metadata.row_group(0)
+    columns = {group.column(n).path_in_schema: group.column(n) for n in range(group.num_columns)}
+    assert "BYTE_STREAM_SPLIT" in columns["price"].encodings
+    assert not columns["price"].has_dictionary_page
+    assert columns["token"].has_dictionary_page
+    assert {column.compression for column in columns.values()} == {"ZSTD"}
