@@ -8,6 +8,7 @@ The same code serves a folder and an S3 bucket (`objects` knows the difference).
     token_model/<token>/...                  models
     serving/<recipe>/...                     the models that serve, in one file; derived from them
     tokens/NNNNNN.parquet                    which coin has which token name, append-only
+    tokens/all/NNNNNN.parquet                the same of all files up to this number
 """
 
 import re

@@ -19,7 +19,8 @@ from breakout_assets.market.schema import HOUR, hours_between
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
-_Cells = tuple[IntArray, IntArray] | slice
+_Cell = tuple[IntArray, IntArray]
+_Cells = _Cell | slice
 
 # Every code with what it means and how it is found, in the order in which a row's codes are joined.
 REASONS: Final[dict[str, str]] = {
@@ -117,10 +118,14 @@ def judge(rows: pd.DataFrame, context: pd.DataFrame) -> pd.Series:
     earlier = [] if context.empty else [context.loc[~context["timestamp"].isin(rows["timestamp"]), _COLUMNS]]
     table = pd.concat([*earlier, rows[_COLUMNS]], ignore_index=True)
     asked = slice(len(table) - len(rows), None)
-    unusable = _unusable(table)
+    first, last = rows["timestamp"].min(), rows["timestamp"].max()
+    hour = (table["timestamp"] - (first - WEEK * HOUR)).to_numpy() // np.timedelta64(1, "h")
+    token, tokens = pd.factorize(table["token"])
+    unusable = _unusable(table, pd.Series(hour * len(tokens) + token))
     usable = ~np.logical_or.reduce([*unusable.values()])
     offset = _offset(table)
-    grid, hour, token = _grid(table, usable, offset, rows["timestamp"].min(), rows["timestamp"].max())
+    shape = int((last - first) / HOUR) + 1 + WEEK, len(tokens)
+    grid = _grid(table, usable, offset, (hour, token), shape)
     hour, token = hour[asked] - WEEK, token[asked]
     of_hours, of_cells = _judge_grid(grid)
     found = {code: mask[asked] for code, mask in unusable.items()}
@@ -161,8 +166,8 @@ class _Grid:
         return _Grid(*(cells[begin:] for cells in vars(self).values()))
 
 
-def _unusable(rows: pd.DataFrame) -> dict[str, BoolArray]:
-    """Which rows have each reason that lies in the row itself or in the other rows of its token and hour."""
+def _unusable(rows: pd.DataFrame, key: pd.Series) -> dict[str, BoolArray]:
+    """Which rows have each reason that lies in the row itself or in the other rows of its token and hour (`key`)."""
     price, volume = rows["price"].to_numpy(), rows["volume"].to_numpy()
     blank = (rows["symbol"].fillna("") == "") | (rows["name"].fillna("") == "")
     reasons: dict[str, BoolArray] = {
@@ -171,30 +176,28 @@ def _unusable(rows: pd.DataFrame) -> dict[str, BoolArray]:
         "PRICE_NOT_POSITIVE": np.isfinite(price) & (price <= 0),
         "VOLUME_IMPOSSIBLE": (volume < 0) | np.isinf(volume),
     }
-    key = ["timestamp", "token"]
-    priced = rows.loc[~np.logical_or.reduce([*reasons.values()]), [*key, "id", "price"]]
+    priced = key[~np.logical_or.reduce([*reasons.values()])]
     # Copies of one row are one coin listed twice; different values under one name cannot be told apart.
-    differing = priced["id"].isna() & priced.duplicated(key, keep=False)
+    differing = priced.duplicated(keep=False) & rows["id"].isna()[priced.index]
     if differing.any():
-        differing &= priced.groupby(key)["price"].transform("nunique") > 1
-    for code, hit in {"DUPLICATE": priced.duplicated(key) & ~differing, "AMBIGUOUS_IDENTITY": differing}.items():
+        differing &= rows["price"][priced.index].groupby(priced).transform("nunique") > 1
+    for code, hit in {"DUPLICATE": priced.duplicated() & ~differing, "AMBIGUOUS_IDENTITY": differing}.items():
         reasons[code] = hit.reindex(rows.index, fill_value=False).to_numpy()
     return reasons
 
 
 def _offset(rows: pd.DataFrame) -> FloatArray:
     """Minutes from the hour to `last_updated`, NaN where there is no such stamp."""
-    updated = pd.to_datetime(rows["last_updated"], utc=True, format="ISO8601", errors="coerce").dt.tz_localize(None)
+    # Coins of an hour have few such stamps between them: each is parsed once.
+    place, stamps = pd.factorize(rows["last_updated"])
+    parsed = pd.to_datetime(stamps, utc=True, format="ISO8601", errors="coerce").tz_localize(None)
+    updated = pd.Series(parsed).reindex(place).set_axis(rows.index)  # -1, where there is none, is no label of it
     return np.asarray((updated - rows["timestamp"]).dt.total_seconds() / 60, dtype=np.float64)
 
 
-def _grid(
-    rows: pd.DataFrame, usable: BoolArray, offset: FloatArray, first: datetime, last: datetime
-) -> tuple[_Grid, IntArray, IntArray]:
-    """The usable rows up to `last` as a grid that begins a week before `first`, and each row's hour and token in it."""
-    hour = (rows["timestamp"] - (first - WEEK * HOUR)).to_numpy() // np.timedelta64(1, "h")
-    token, tokens = pd.factorize(rows["token"])
-    shape = int((last - first) / HOUR) + 1 + WEEK, len(tokens)
+def _grid(rows: pd.DataFrame, usable: BoolArray, offset: FloatArray, where: _Cell, shape: tuple[int, int]) -> _Grid:
+    """The usable rows, which are `where` (hour and token), as a grid."""
+    hour, token = where
     placed = usable & (hour >= 0) & (hour < shape[0])
     at = hour[placed], token[placed]
 
@@ -210,8 +213,7 @@ def _grid(
     stable = np.zeros(shape, dtype=np.bool_)
     stable[at] = (rows["kind"] == "stablecoin").to_numpy()[placed]
     reported = cells(1 + rows["percent_change_7d"].to_numpy() / 100)
-    grid = _Grid(logs("price"), logs("circulating_supply"), logs("market_cap"), reported, cells(offset), stable)
-    return grid, hour, token
+    return _Grid(logs("price"), logs("circulating_supply"), logs("market_cap"), reported, cells(offset), stable)
 
 
 def _judge_grid(grid: _Grid) -> tuple[dict[str, BoolArray], dict[str, BoolArray]]:

@@ -11,7 +11,7 @@ import pandas as pd
 from breakout_assets.errors import DataError
 from breakout_assets.market.files import read_raw
 from breakout_assets.market.gates import context_hours
-from breakout_assets.market.snapshots import judged, market_rows
+from breakout_assets.market.snapshots import in_order, judged, market_rows
 from breakout_assets.market.tokens import TokenRegistry, load_registry
 from breakout_assets.store import RawFile, Store
 
@@ -52,8 +52,7 @@ def compact_day(store: Store, registry: TokenRegistry, day: date) -> CompactedDa
     if not files:
         raise DataError(f"no hour of {day} has a raw snapshot in {store.root}/cmc/latest; import or collect the day")
     rows = _market_of(store, registry, list(files.values()))
-    rows = judged(rows, _context_of(store, registry, day_bounds(day)))
-    rows = rows.sort_values(["token", "timestamp"], kind="stable", ignore_index=True)
+    rows = in_order(judged(rows, _context_of(store, registry, day_bounds(day))), "token")
     return CompactedDay(rows, list(files), sources_of(file for found in behind.values() for file in found.values()))
 
 

@@ -1,6 +1,6 @@
 """From raw rows to market rows: typed, keyed by token, each with the reasons why it must not be used, if any."""
 
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,14 @@ def market_rows(store: Store, registry: TokenRegistry, raw: pd.DataFrame) -> pd.
     rows = raw.rename(columns={"volume_24h": "volume"}).fillna({"symbol": "", "name": ""})
     rows["token"] = assign_tokens(store, registry, rows)
     rows["quarantine"] = None
-    return conform(rows.sort_values(["timestamp", "token"], kind="stable", ignore_index=True), "daily_snapshots")
+    return conform(in_order(rows, "timestamp"), "daily_snapshots")
+
+
+def in_order(rows: pd.DataFrame, by: Literal["token", "timestamp"]) -> pd.DataFrame:
+    """Market rows by token and time, or by time and token; rows of one token and hour stay as they are."""
+    token = pd.factorize(rows["token"], sort=True)[0]  # comparing 30,000 names would take ten times as long
+    keys = [rows["timestamp"].to_numpy(), token]
+    return rows.take(np.lexsort(keys if by == "token" else keys[::-1])).reset_index(drop=True)
 
 
 def judged(rows: pd.DataFrame, context: pd.DataFrame) -> pd.DataFrame:

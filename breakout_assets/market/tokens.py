@@ -9,16 +9,28 @@ that were stored under it stay right.
 import hashlib
 import re
 import unicodedata
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from io import BytesIO
+from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
+from upath import UPath
 
 from breakout_assets import objects
 from breakout_assets.errors import DataError
+from breakout_assets.parquet import UnreadableFileError, read_files
 from breakout_assets.store import Store, parquet_bytes
 
 Pair = tuple[str, str]
+Assignment = tuple[int | None, str, str, str]
+"""(id, symbol, name, token)"""
+
+_COLUMNS: Final = {"id": "Int64", "symbol": "str", "name": "str", "token": "str"}
+_ALL: Final = "all"
+# A listing brings a new coin a day or so, and each is a file: after a year, an hour would begin with reading hundreds.
+_COMPLETE_EVERY: Final = 50
 
 
 @dataclass
@@ -31,26 +43,34 @@ class TokenRegistry:
     seen_with_id: dict[Pair, set[int]] = field(default_factory=dict)
     """Every id that a pair has been seen with."""
     files: int = 0
-    added: list[tuple[int | None, str, str, str]] = field(default_factory=list)
-    """(id, symbol, name, token) that the store does not hold yet."""
+    added: list[Assignment] = field(default_factory=list)
+    """What the store does not hold yet."""
+
+    def everything(self) -> Iterator[Assignment]:
+        """All assignments; applied in this order they make the same registry."""
+        for pair, ids in self.seen_with_id.items():
+            yield from ((coin_id, *pair, self.by_id[coin_id]) for coin_id in sorted(ids))
+        yield from ((None, *pair, token) for pair, token in self.by_pair.items())
 
     def assign(self, coins: pd.DataFrame) -> pd.Series:
         """The token of each row; `coins` has id, symbol, name and timestamp. New coins are added hour by hour."""
         if coins.empty:
             return pd.Series(index=coins.index, dtype="str")
         # A listing repeats the same coins every hour: each is looked up once.
-        codes, _ = pd.factorize(pd.MultiIndex.from_frame(coins[["id", "symbol", "name"]]))
-        first = coins[~pd.Series(codes, index=coins.index).duplicated()]
-        for _, hour in first.groupby("timestamp", sort=True):
-            # All coins of that hour, since a pair that two of them share belongs to neither.
-            self._add_ids(coins[coins["timestamp"] == hour["timestamp"].iloc[0]])
-            for symbol, name in hour.loc[hour["id"].isna(), ["symbol", "name"]].itertuples(index=False):
-                self._token_of_pair((symbol, name))
-        tokens = [
-            self.by_pair[symbol, name] if pd.isna(coin_id) else self.by_id[int(coin_id)]
-            for coin_id, symbol, name in first[["id", "symbol", "name"]].itertuples(index=False)
-        ]
+        codes, first = _distinct(coins)
+        listed = coins.iloc[first]
+        named = list(_identities(listed))
+        if not all(self._knows(coin_id, pair) for coin_id, pair in named):
+            for _, hour in listed.groupby("timestamp", sort=True):
+                # All coins of that hour, since a pair that two of them share belongs to neither.
+                self._add_ids(coins[coins["timestamp"] == hour["timestamp"].iloc[0]])
+                for symbol, name in hour.loc[hour["id"].isna(), ["symbol", "name"]].itertuples(index=False):
+                    self._token_of_pair((symbol, name))
+        tokens = [self.by_pair[pair] if coin_id is None else self.by_id[coin_id] for coin_id, pair in named]
         return pd.Series(tokens, dtype="str").take(codes).set_axis(coins.index)
+
+    def _knows(self, coin_id: int | None, pair: Pair) -> bool:
+        return pair in self.by_pair if coin_id is None else coin_id in self.seen_with_id.get(pair, ())
 
     def _add_ids(self, coins: pd.DataFrame) -> None:
         with_id = coins[coins["id"].notna()]
@@ -94,15 +114,28 @@ class TokenRegistry:
 
 
 def load_registry(store: Store) -> TokenRegistry:
-    """The assignments that the store holds."""
+    """The assignments that the store holds: the newest file of all of them, and those that came after it.
+
+    Raises:
+        DataError: a file is torn or foreign.
+    """
     registry = TokenRegistry()
-    folder = store.root / "tokens"
-    paths = [file.path for file in objects.found_under(folder) if file.path.suffix == ".parquet"]
-    for data in objects.read_many(paths):
-        rows = pd.read_parquet(BytesIO(data))
-        for coin_id, symbol, text, token in rows[["id", "symbol", "name", "token"]].itertuples(index=False):
-            registry._apply(None if pd.isna(coin_id) else int(coin_id), (symbol, text), token)
-        registry.files += 1
+    numbered: dict[int, UPath] = {}
+    complete: dict[int, UPath] = {}
+    for file in objects.found_under(store.root / "tokens"):
+        if file.path.suffix == ".parquet" and file.path.stem.isdigit():
+            (complete if file.path.parent.name == _ALL else numbered)[int(file.path.stem)] = file.path
+    newest = max(complete, default=0)
+    later = [path for number, path in sorted(numbered.items()) if number > newest]
+    paths = [complete[newest], *later] if newest else later
+    fetched = [None] * len(paths) if store.is_local else objects.read_many(paths)
+    try:
+        rows = read_files(zip([path.path for path in paths], fetched, strict=True), _COLUMNS)
+    except UnreadableFileError as error:
+        raise DataError(f"the names of tokens cannot be read; restore the file from a copy: {error}") from error
+    for (coin_id, pair), token in zip(_identities(rows), rows["token"].tolist(), strict=True):
+        registry._apply(coin_id, pair, token)
+    registry.files = len(numbered)
     return registry
 
 
@@ -115,13 +148,35 @@ def assign_tokens(store: Store, registry: TokenRegistry, coins: pd.DataFrame) ->
         tokens = registry.assign(coins)
         if not registry.added:
             return tokens
-        rows = pd.DataFrame(registry.added, columns=["id", "symbol", "name", "token"]).astype({"id": "Int64"})
-        if store.write_new(store.root / "tokens" / f"{registry.files + 1:06d}.parquet", parquet_bytes(rows)):
-            registry.files += 1
+        number = registry.files + 1
+        if store.write_new(store.root / "tokens" / f"{number:06d}.parquet", _bytes(registry.added)):
+            registry.files = number
             registry.added.clear()
+            if number % _COMPLETE_EVERY == 0:
+                store.write(store.root / "tokens" / _ALL / f"{number:06d}.parquet", _bytes(registry.everything()))
             return tokens
         vars(registry).update(vars(load_registry(store)))
     raise DataError(f"{store.root}/tokens changes faster than this process can follow; run fewer writers at once")
+
+
+def _bytes(assignments: Iterable[Assignment]) -> bytes:
+    rows = pd.DataFrame(list(assignments), columns=list(_COLUMNS))
+    return parquet_bytes(rows.astype({"id": "Int64"}))
+
+
+def _distinct(coins: pd.DataFrame) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """A number for each row, equal where id, symbol and name are, and the first row of each number."""
+    combined = np.zeros(len(coins), dtype=np.int64)
+    for column in ("id", "symbol", "name"):
+        codes, values = pd.factorize(coins[column], use_na_sentinel=False)
+        combined = pd.factorize(combined * len(values) + codes)[0].astype(np.int64)
+    return combined, np.unique(combined, return_index=True)[1]
+
+
+def _identities(coins: pd.DataFrame) -> Iterator[tuple[int | None, Pair]]:
+    """Id and (symbol, name) of each row."""
+    ids = [None if coin_id is pd.NA else int(coin_id) for coin_id in coins["id"].tolist()]
+    return zip(ids, zip(coins["symbol"].tolist(), coins["name"].tolist(), strict=True), strict=True)
 
 
 def _clean(symbol: str) -> str:

@@ -1,7 +1,11 @@
+from pathlib import Path
+
 import pandas as pd
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from breakout_assets.errors import DataError
 from breakout_assets.market.tokens import TokenRegistry, assign_tokens, load_registry
 from breakout_assets.store import Store
 from breakout_assets_tests.samples import at
@@ -114,3 +118,41 @@ def test_one_coin_has_one_token_and_one_token_one_coin(hours: list[list[tuple[in
             if coin_id is not None:
                 assert seen.setdefault(coin_id, token) == token
     assert len(set(seen.values())) == len(seen)
+
+
+def test_a_long_history_of_names_is_not_read_again_file_by_file(store: Store) -> None:
+    registry = load_registry(store)
+    for number in range(1, 106):
+        some = [(number, f"S{number}", "Same"), (None, f"N{number % 7}", f"Name {number % 11}")]
+        assign_tokens(store, registry, coins(*some, (number, "RENAMED", "Same")))
+    folder = Path(str(store.root)) / "tokens"
+    assert sorted(file.name for file in (folder / "all").iterdir()) == ["000050.parquet", "000100.parquet"]
+    names = [(registry.by_id, registry.by_pair, registry.seen_with_id, registry.files)]
+    for number in (*range(1, 50), *range(51, 100)):  # what the newest complete file holds already is not looked at
+        (folder / f"{number:06d}.parquet").write_bytes(b"")
+    found = load_registry(store)
+    assert [(found.by_id, found.by_pair, found.seen_with_id, found.files)] == names
+    assert assign_tokens(store, found, coins((999, "NEW", "New"))).tolist() == ["NEW-999"]
+    assert (folder / "000106.parquet").exists()
+
+
+def test_a_torn_file_of_names_is_refused_by_its_path(store: Store) -> None:
+    assign_tokens(store, load_registry(store), coins((1, "A", "A")))
+    path = Path(str(store.root)) / "tokens/000001.parquet"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(DataError, match=r"tokens/000001\.parquet"):
+        load_registry(store)
+
+
+def test_ids_and_pairs_that_are_the_same_in_part_are_different_coins() -> None:
+    registry = TokenRegistry()
+    rows = [
+        (1, "A", "B"),
+        (2, "A", "B"),
+        (1, "A", "C"),
+        (1, "AB", ""),
+        (None, "A", "C"),
+        (None, "A", "B"),
+        (1, "A", "B"),
+    ]
+    assert tokens(registry, *rows) == ["A-1", "A-2", "A-1", "A-1", "A-1", "A-b", "A-1"]
