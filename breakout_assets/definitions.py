@@ -17,6 +17,7 @@ from breakout_assets.defs import (
     models,
     monitoring,
     portfolio,
+    retention,
     sensors,
     trading,
 )
@@ -34,7 +35,7 @@ def build_definitions(settings: Settings, **overrides: Any) -> dg.Definitions:
     return dg.Definitions(
         assets=assets,
         asset_checks=dg.load_asset_checks_from_modules(MODULES),
-        jobs=[*automation.JOBS, *kill_switch.JOBS],
+        jobs=[*automation.JOBS, *kill_switch.JOBS, *retention.JOBS],
         schedules=automation.SCHEDULES,
         sensors=[*sensors.SENSORS, *(sensors.EVENT_SENSORS if settings.sqs_url else [])],
         resources=build_resources(settings) | overrides,

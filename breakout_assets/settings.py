@@ -181,6 +181,13 @@ class Settings(BaseModel):
     mail_user: str = Field("", description="account name; empty means no login")
     mail_from: str = Field("", description="sender's address")
     mail_to: str = Field("", description="recipients' addresses, comma-separated")
+    # A month is as far back as schedules and sensors look, and longer than anybody remembers what a run was about.
+    log_days: int = Field(
+        30,
+        ge=1,
+        le=3650,
+        description="days after which the logs of runs are deleted; those of failed runs after six times as many",
+    )
     ui_url: Annotated[str, AfterValidator(_UI_URL)] = Field(
         "", description="address of the Dagster UI, for links in mails; empty means no links"
     )

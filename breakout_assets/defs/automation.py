@@ -29,6 +29,7 @@ from breakout_assets.defs.partitions import (
     range_tags,
 )
 from breakout_assets.defs.portfolio import PORTFOLIO_SCHEDULE, portfolio_job
+from breakout_assets.defs.retention import RETENTION_SCHEDULE
 from breakout_assets.defs.trading import WITHOUT_DATA, trade_orders
 from breakout_assets.market.collect import SnapshotSource
 from breakout_assets.market.history import compacted_hours, day_bounds, days_behind, sources_of
@@ -281,4 +282,5 @@ SCHEDULES: Final = [
     evaluation_schedule,
     monitoring_schedule,
     PORTFOLIO_SCHEDULE,
+    RETENTION_SCHEDULE,
 ]
