@@ -1,13 +1,16 @@
 """Indicators that have no unit, so that values of one token, or of one year, compare with those of another.
 
 Multiplying all prices or all volumes of a token changes none of them. The first group divides window indicators by
-the price of their row. The second is computed on a grid of hours and tokens, where a window counts hours: it has a
-value while five sixths of its hours have one, so that one missing hour does not silence a token for 30 days.
+the price of their row. The second is computed on a grid of hours of the day, UTC days and tokens, where a window
+counts hours: it has a value while five sixths of its hours have one, so that one missing hour does not silence a token
+for 30 days.
 
-Every sum on the grid adds whole hours of all tokens, newest first. Differences of running totals, or numpy
-reductions, would let a value depend in its last bits on where the block begins and on which other tokens are there.
+Windows are whole days long, so each is the end of one day, whole days, and the beginning of its last day, and its sum
+is those three, each added up hour by hour. Differences of running totals, or numpy reductions, would let a value depend
+in its last bits on where the block begins and on which other tokens are there.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -46,9 +49,10 @@ STATIONARY_COLUMNS: Final = _PRICE_COLUMNS + _GRID_COLUMNS
 LATE_HOURS: Final = 3
 
 _HOUR: Final = timedelta(hours=1) // timedelta(microseconds=1)
-_WINDOW: Final = LOOKBACK // timedelta(hours=1)
-_PASS: Final = 168  # hours on one grid beside the 719 before them; fewer would fill the same cells more often
-_BATCH: Final = 512  # tokens on one grid: its working part stays in the processor's cache
+_DAY: Final = 24  # hours
+_REACH: Final = LOOKBACK // timedelta(days=1)  # whole days before the first asked one that windows reach into
+_CELLS: Final = 2**17  # hours of all tokens on one grid: its parts stay in the processor's cache
+_ROWS: Final = 2**15  # rows whose shares of the price are computed together, for the same reason
 _MARKET_COLUMNS: Final = ("price", "volume", "cmc_rank", "num_market_pairs")
 # A spread below this is what rounding leaves of a series that stands still; nothing can be measured in units of it.
 _STILL: Final = 1e-9
@@ -71,141 +75,251 @@ def stationary_indicators(rows: pd.DataFrame, published: pd.DataFrame) -> pd.Dat
         of holes, and where a series stands still that others would be measured by. Never infinite.
     """
     token, names = pd.factorize(published["token"])
-    asked = _Cells.of(published["timestamp"], token.astype(np.int64))
-    read = _Cells.of(rows["timestamp"], names.get_indexer(pd.Index(rows["token"])).astype(np.int64))
-    market = {name: rows[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in _MARKET_COLUMNS}
+    asked_hour = _hours(published["timestamp"])
+    values = np.full((len(STATIONARY_COLUMNS), len(published)), np.nan)
+    of_price, of_grid = values[: len(_PRICE_COLUMNS)], values[len(_PRICE_COLUMNS) :]
     price = np.full(len(published), np.nan)
-    values = np.full((len(published), len(_GRID_COLUMNS)), np.nan)
-    first, stop = (int(asked.hour[0]), int(asked.hour[-1]) + 1) if len(published) else (0, 0)
-    for begin in range(first, stop, _PASS):
-        hours = min(_PASS, stop - begin)
-        for low in range(0, len(names), _BATCH):
-            high = min(low + _BATCH, len(names))
-            place, *at = asked.within(begin, begin + hours, low, high)
-            source, *cell = read.within(begin - _WINDOW + 1, begin + hours, low, high)
-            grids = {}
-            for name, column in market.items():
-                grids[name] = np.full((_WINDOW - 1 + hours, high - low), np.nan)
-                grids[name][tuple(cell)] = np.where(column[source] > 0, column[source], np.nan)
-            price[place] = grids["price"][-hours:][tuple(at)]
-            for number, block in enumerate(_on_grid(hours=hours, **grids)):
-                values[place, number] = block[tuple(at)]
-    by_price = pd.DataFrame(_by_price(published, price), index=published.index, columns=list(_PRICE_COLUMNS))
-    return by_price.join(pd.DataFrame(values, index=published.index, columns=list(_GRID_COLUMNS)))
+    if len(published):
+        days = _Days(int(asked_hour.min()) // _DAY, int(asked_hour.max()) // _DAY)
+        for asked, at, grids in _grids(rows, names, days, token.astype(np.int64), asked_hour):
+            price[asked] = grids[0][:, _REACH:].ravel()[at]
+            for line, block in zip(of_grid, _on_grid(days.last - days.first + 1, *grids), strict=True):
+                line[asked] = block.ravel()[at]
+    of = {str(name): column.to_numpy() for name, column in published.items() if name not in ("token", "timestamp")}
+    for begin in range(0, len(published), _ROWS):
+        part = slice(begin, begin + _ROWS)
+        _by_price({name: column[part] for name, column in of.items()}, price[part], of_price[:, part])
+    return pd.DataFrame(values.T, index=published.index, columns=list(STATIONARY_COLUMNS), copy=False)
 
 
 @dataclass(frozen=True)
-class _Cells:
-    """Which hour (since 1970) and which token, by number, each row of a frame is of; ordered by hour."""
+class _Days:
+    """The first and last asked day, counted from 1970; the grid begins before, with what their windows reach."""
 
-    place: _Ints
-    hour: _Ints
-    token: _Ints
+    first: int
+    last: int
 
-    @classmethod
-    def of(cls, timestamp: pd.Series, token: _Ints) -> "_Cells":
-        hour = timestamp.to_numpy().astype("datetime64[us]").astype(np.int64) // _HOUR
-        place = np.argsort(hour, kind="stable")
-        return cls(place, hour[place], token[place])
-
-    def within(self, first: int, stop: int, low: int, high: int) -> tuple[_Ints, _Ints, _Ints]:
-        """Rows from hour `first` to before `stop` of tokens `low` to before `high`: place in frame, line, column."""
-        begin, end = np.searchsorted(self.hour, [first, stop])
-        token = self.token[begin:end]
-        inside = np.flatnonzero((token >= low) & (token < high)) + begin
-        return self.place[inside], self.hour[inside] - first, self.token[inside] - low
+    @property
+    def hours(self) -> tuple[int, int]:
+        """The first hour of the grid, and that after its last."""
+        return (self.first - _REACH) * _DAY, (self.last + 1) * _DAY
 
 
-def _by_price(published: pd.DataFrame, price: _Floats) -> dict[str, _Floats]:
-    """The window indicators as shares of the price, or of each other."""
-    of = {str(name): column.to_numpy() for name, column in published.items()}
+def _hours(timestamp: pd.Series) -> _Ints:
+    return np.asarray(timestamp.to_numpy().astype("datetime64[us]").astype(np.int64) // _HOUR)
+
+
+def _grids(
+    rows: pd.DataFrame, names: pd.Index, days: _Days, asked_token: _Ints, asked_hour: _Ints
+) -> Iterator[tuple[_Ints, _Ints, list[_Floats]]]:
+    """Some tokens at a time: which asked rows are theirs, at which cells of the asked days, and `_MARKET_COLUMNS`.
+
+    Each column is (hours, days, tokens), NaN where there is nothing or nothing positive.
+    """
+    begin, end = days.hours
+    code, known = pd.factorize(rows["token"])
+    token = np.append(names.get_indexer(known), -1)[code]  # tokens that are not asked for, and null, are -1
+    hour = _hours(rows["timestamp"])
+    read = np.flatnonzero((token >= 0) & (hour >= begin) & (hour < end))
+    read = read[np.argsort(token[read], kind="stable")]
+    asked = np.argsort(asked_token, kind="stable")
+    market = [rows[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in _MARKET_COLUMNS]
+    tokens = max(1, _CELLS // (end - begin))
+    lows = range(0, len(names), tokens)
+    of_read, of_asked = (np.searchsorted(sorted_, [*lows, len(names)]) for sorted_ in (token[read], asked_token[asked]))
+    for number, low in enumerate(lows):
+        high = min(low + tokens, len(names))
+        mine, theirs = read[of_read[number] : of_read[number + 1]], asked[of_asked[number] : of_asked[number + 1]]
+        shape = (_DAY, (end - begin) // _DAY, high - low)
+        cell = _cell(hour[mine] - begin, token[mine] - low, shape)
+        grids = []
+        for column in market:
+            value = column[mine]
+            grid = np.full(shape, np.nan)
+            grid.reshape(-1)[cell] = np.where(value > 0, value, np.nan)
+            grids.append(grid)
+        newest = (_DAY, shape[1] - _REACH, shape[2])
+        yield theirs, _cell(asked_hour[theirs] - begin - _REACH * _DAY, asked_token[theirs] - low, newest), grids
+
+
+def _cell(hour: _Ints, token: _Ints, shape: tuple[int, int, int]) -> _Ints:
+    """Where an hour (since the first of the grid) of a token is in the flattened grid."""
+    return np.asarray((hour % _DAY * shape[1] + hour // _DAY) * shape[2] + token)
+
+
+def _by_price(of: dict[str, _Floats], price: _Floats, out: _Floats) -> None:
+    """The window indicators as shares of the price, or of each other, into `out` (`_PRICE_COLUMNS`, rows)."""
     middle = of["sma_20"]
     deviation = (of["bollinger_hband"] - of["bollinger_lband"]) / 4  # each band is 2 deviations from the middle
     moving = deviation > _STILL * middle
-    position = np.full(len(price), np.nan)
-    return {
-        **{f"log_price_sma_{rows}": np.log(price / of[f"sma_{rows}"]) for rows in (5, 10, 20)},
-        "macd_price": of["MACD"] / price,
-        "macd_signal_price": of["MACD_signal"] / price,
-        "log_ema_9_21": np.log(of["EMA_9"] / of["EMA_21"]),
-        "band_position": np.divide(price - middle, 2 * deviation, out=position, where=moving),
-        "band_width": deviation / middle,
-    }
+    for line, rows in zip(out, (5, 10, 20), strict=False):
+        np.log(price / of[f"sma_{rows}"], out=line)
+    macd, signal, between, position, width = out[3:]
+    np.divide(of["MACD"], price, out=macd)
+    np.divide(of["MACD_signal"], price, out=signal)
+    np.log(of["EMA_9"] / of["EMA_21"], out=between)
+    np.divide(price - middle, 2 * deviation, out=position, where=moving)
+    np.divide(deviation, middle, out=width)
 
 
 def _on_grid(
-    hours: int, price: _Floats, volume: _Floats, cmc_rank: _Floats, num_market_pairs: _Floats
+    asked: int, price: _Floats, volume: _Floats, cmc_rank: _Floats, num_market_pairs: _Floats
 ) -> tuple[_Floats, ...]:
-    """`_GRID_COLUMNS` of the newest `hours` lines, each (hours, tokens), from grids that begin 719 lines earlier."""
-    # From one hour to the next and no further: two hours' change would weigh as much as it lasted.
-    log_return = np.log(price[1:] / price[:-1])
-    direction = np.sign(price[1:] - price[:-1])
+    """`_GRID_COLUMNS` of the last `asked` days, each (hours, days, tokens), from grids that begin `_REACH` earlier."""
     log_volume = np.log(volume)
-    usual_volume = _mean(volume, 72, hours)
-    volume_mean = _mean(log_volume, 168, hours)
-    volume_deviation = _deviation(log_volume, volume_mean, 168, hours)
+    # From one hour to the next and no further: two hours' change would weigh as much as it lasted.
+    of_three_days = asked + 3
+    before = _earlier(price, 1, of_three_days)
+    log_return = np.log(price[:, -of_three_days:] / before)
+    direction = np.sign(price[:, -of_three_days:] - before)
+    near = volume[:, -of_three_days:]
+    returns, volumes = _Sums.of(log_return, asked), _Sums.of(log_volume, asked)
+    usual_volume = _Sums.of(near, asked).mean(3)
+    volume_mean = volumes.mean(7)
+    volume_deviation = _deviation(log_volume, volumes, volume_mean, 7)
     volume_deviation[~(volume_deviation > _STILL)] = np.nan
     return (
-        _total(log_return * volume[1:], 72, hours) / usual_volume,
-        _total(direction * volume[1:], 72, hours) / usual_volume,
-        (log_volume[-hours:] - volume_mean) / volume_deviation,
-        _log_change(volume, 24, hours),
-        _mean(log_volume, 24, hours) - _mean(log_volume, _WINDOW, hours),
-        _log_change(price, 24, hours),
-        _log_change(price, 168, hours),
-        _deviation(log_return, _mean(log_return, 72, hours), 72, hours),
-        _log_change(cmc_rank, 168, hours),
-        _log_change(num_market_pairs, 168, hours),
+        _Sums.of(log_return * near, asked).total(3) / usual_volume,
+        _Sums.of(direction * near, asked).total(3) / usual_volume,
+        (log_volume[:, -asked:] - volume_mean) / volume_deviation,
+        _log_change(volume, 24, asked),
+        volumes.mean(1) - volumes.mean(_REACH),
+        _log_change(price, 24, asked),
+        _log_change(price, 168, asked),
+        _deviation(log_return, returns, returns.mean(3), 3),
+        _log_change(cmc_rank, 168, asked),
+        _log_change(num_market_pairs, 168, asked),
     )
 
 
-def _total(terms: _Floats, window: int, hours: int) -> _Floats:
-    """For each of the newest `hours` lines the sum of what is known in the `window` lines that end there."""
-    terms = terms[-(hours + window - 1) :]
+@dataclass(frozen=True)
+class _Halves:
+    """Sums of terms (hours, days, tokens) within each day: up to and with each hour, and after each hour."""
+
+    until: _Floats
+    after: _Floats
+    asked: int
+    """How many of the days, the last ones, are asked for."""
+
+    @classmethod
+    def of(cls, terms: _Floats, asked: int) -> "_Halves":
+        until, after = np.empty_like(terms), np.empty_like(terms)
+        until[0], after[-1] = terms[0], 0.0
+        for hour in range(1, _DAY):
+            np.add(until[hour - 1], terms[hour], out=until[hour])
+            np.add(after[-hour], terms[-hour], out=after[-hour - 1])
+        return cls(until, after, asked)
+
+    def oldest(self, days: int) -> _Floats:
+        """Of the windows of so many days that end at each asked hour: what is in the day that they begin in."""
+        return _back(self.after, days, self.asked)
+
+    def between(self, days: int) -> _Floats:
+        """What is in the whole days between the first and the last of each window, (1, asked days, tokens)."""
+        whole = self.until[-1:]
+        total = np.zeros_like(_back(whole, 0, self.asked))
+        for back in range(days - 1, 0, -1):
+            total += _back(whole, back, self.asked)
+        return total
+
+    def newest(self) -> _Floats:
+        return _back(self.until, 0, self.asked)
+
+    def total(self, days: int) -> _Floats:
+        return np.asarray(self.oldest(days) + self.between(days) + self.newest())
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Sums of what is known of a series, and how much of it is."""
+
+    known: _Halves
+    values: _Halves
+
+    @classmethod
+    def of(cls, terms: _Floats, asked: int) -> "_Sums":
+        known = ~np.isnan(terms)
+        return cls(_Halves.of(known.astype(np.float64), asked), _Halves.of(np.where(known, terms, 0.0), asked))
+
+    def total(self, days: int) -> _Floats:
+        """What is known of the `days` that end at each asked hour, NaN where that is less than five sixths."""
+        total = self.values.total(days)
+        total[self.known.total(days) < days * _DAY * 5 // 6] = np.nan
+        return total
+
+    def mean(self, days: int) -> _Floats:
+        return np.asarray(self.total(days) / np.maximum(self.known.total(days), 1.0))
+
+
+def _deviation(terms: _Floats, sums: _Sums, mean: _Floats, days: int) -> _Floats:
+    """The standard deviation (of the values, not an estimate for others) about the mean of the same windows.
+
+    Squares are summed about a value of the day itself, so that they are never much larger than those about the mean,
+    to which they are moved at the end.
+    """
+    asked = sums.known.asked
+    terms = terms[:, -(asked + days) :]
     known = ~np.isnan(terms)
-    terms = np.where(known, terms, 0.0)
-    total = np.zeros((hours, terms.shape[1]))
-    for line in range(window - 1, -1, -1):
-        total += terms[line : line + hours]
-    total[_count(known, window, hours) < _least(window)] = np.nan
-    return total
+    count = _Halves.of(known.astype(np.float64), asked)
+    first = _at(terms, np.argmax(known, axis=0))
+    last = _at(terms, _DAY - 1 - np.argmax(known[::-1], axis=0))
+    from_first, to_last = (np.where(known, terms - origin, 0.0) for origin in (first, last))
+    linear, squares = _Halves.of(from_first, asked), _Halves.of(from_first * from_first, asked)
+    middle = _between(_Moments(count.until, linear.until, squares.until, first), sums, days)
+    newest = _Moments(count.newest(), linear.newest(), squares.newest(), _back(first, 0, asked))
+    linear, squares = _Halves.of(to_last, asked), _Halves.of(to_last * to_last, asked)
+    oldest = _Moments(count.oldest(days), linear.oldest(days), squares.oldest(days), _back(last, days, asked))
+    total = oldest.about(mean) + middle.about(mean) + newest.about(mean)
+    return np.asarray(np.sqrt(np.maximum(total, 0.0) / np.maximum(count.total(days), 1.0)))
 
 
-def _mean(terms: _Floats, window: int, hours: int) -> _Floats:
-    known = ~np.isnan(terms[-(hours + window - 1) :])
-    return np.asarray(_total(terms, window, hours) / np.maximum(_count(known, window, hours), 1))
+@dataclass(frozen=True)
+class _Moments:
+    """How many values, and the sums of their differences to an origin and of the squares of these."""
+
+    count: _Floats
+    linear: _Floats
+    squares: _Floats
+    origin: _Floats
+
+    def about(self, other: _Floats) -> _Floats:
+        """The sum of the squares of their differences to another number."""
+        shift = other - self.origin
+        return np.asarray(self.squares - shift * (2 * self.linear - self.count * shift))
 
 
-def _deviation(terms: _Floats, mean: _Floats, window: int, hours: int) -> _Floats:
-    """The standard deviation (of the values, not an estimate for others) about the mean of the same windows."""
-    terms = terms[-(hours + window - 1) :]
-    known = ~np.isnan(terms)
+def _between(hourly: _Moments, sums: _Sums, days: int) -> _Moments:
+    """The moments of the whole days between the first and the last of each window, about their own mean."""
+    whole = [part[-1:] for part in (hourly.count, hourly.linear, hourly.squares, hourly.origin)]
+    count, asked = sums.known.between(days), sums.known.asked
+    mean = sums.values.between(days) / np.maximum(count, 1.0)
     squares = np.zeros_like(mean)
-    for line in range(window - 1, -1, -1):
-        distance = np.where(known[line : line + hours], terms[line : line + hours] - mean, 0.0)
-        distance *= distance
-        squares += distance
-    squares[np.isnan(mean)] = np.nan
-    return np.asarray(np.sqrt(squares / np.maximum(_count(known, window, hours), 1)))
+    for back in range(days - 1, 0, -1):
+        squares += _Moments(*(_back(part, back, asked) for part in whole)).about(mean)
+    return _Moments(count, np.zeros_like(mean), squares, mean)
 
 
-def _count(known: npt.NDArray[np.bool_], window: int, hours: int) -> _Ints:
-    """How many of each window's lines are known; whole numbers, so here running totals are exact."""
-    running = np.cumsum(known, axis=0, dtype=np.int64)
-    count = running[-hours:].copy()
-    count[1:] -= running[: hours - 1]
-    return count
+def _back(grid: _Floats, days: int, asked: int) -> _Floats:
+    """What is so many days before the last `asked` ones."""
+    end = grid.shape[1] - days
+    return grid[:, end - asked : end]
 
 
-def _least(window: int) -> int:
-    """Known hours that a window needs: 20 of 24, 60 of 72, 140 of 168, 600 of 720."""
-    return window * 5 // 6
+def _at(terms: _Floats, hour: _Ints) -> _Floats:
+    """The value of each day at its hour, (1, days, tokens); 0 where it is not known."""
+    value = np.take_along_axis(terms, hour[None], axis=0)
+    return np.where(np.isnan(value), 0.0, value)
 
 
-def _log_change(grid: _Floats, back: int, hours: int) -> _Floats:
+def _log_change(grid: _Floats, back: int, asked: int) -> _Floats:
     """The log change since `back` hours ago, or since the newest known value of the three hours before that."""
-    newest = len(grid) - hours
-    past = grid[newest - back :][:hours]
+    past = _earlier(grid, back, asked)
     for late in range(1, LATE_HOURS + 1):
-        past = np.where(np.isnan(past), grid[newest - back - late :][:hours], past)
-    return np.asarray(np.log(grid[newest:] / past))
+        past = np.where(np.isnan(past), _earlier(grid, back + late, asked), past)
+    return np.asarray(np.log(grid[:, -asked:] / past))
+
+
+def _earlier(grid: _Floats, hours: int, asked: int) -> _Floats:
+    """What is so many hours before each hour of the last `asked` days."""
+    days, rest = divmod(hours, _DAY)
+    return np.concatenate([_back(grid, days + 1, asked)[_DAY - rest :], _back(grid, days, asked)[: _DAY - rest]])

@@ -21,7 +21,6 @@ from breakout_assets.errors import DataError
 from breakout_assets.market.snapshots import believed
 from breakout_assets.tables import INDICATOR_FEATURES, LIVE_INDICATORS
 from breakout_assets_tests.dataset.listings import market, of_day
-from breakout_assets_tests.dataset.reference import scales, window_of
 from breakout_assets_tests.dataset.tokens import DAY, FIRST, LAST, TOKENS, at
 
 Features = Callable[[pd.DataFrame, pd.DataFrame, datetime, datetime], pd.DataFrame]
@@ -67,13 +66,8 @@ def moved_by_rows_before_the_look_back(function: Features, rows: pd.DataFrame, h
     for look_back in {indicator.look_back_hours for indicator in INDICATORS.values()}:
         read = rows[rows["timestamp"] > at(hour - look_back)]
         alone = function(of_hour, read, at(hour), at(hour))
-        for number, token in enumerate(of_hour["token"]):
-            scale = scales(window_of(rows, token, at(hour)))
-            for name in (name for name in NAMES if INDICATORS[name].look_back_hours == look_back):
-                got, expected = float(alone[name].iloc[number]), float(whole[name].iloc[number])
-                near = abs(got - expected) <= 1e-9 * scale.get(name, 1.0)
-                if not (near or (np.isnan(got) and np.isnan(expected))):
-                    moved.add(name)
+        names = [name for name in NAMES if INDICATORS[name].look_back_hours == look_back]
+        moved |= differing(whole, alone, names)
     return moved
 
 
