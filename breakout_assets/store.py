@@ -102,8 +102,14 @@ class Store:
     def raw_between(self, first: datetime, last: datetime) -> dict[datetime, RawFile]:
         """The raw snapshots of the hours from `first` to `last`, oldest first; two requests to a bucket a month."""
         found: dict[datetime, RawFile] = {}
-        for month in _months(first.date(), last.date()):
-            found |= self._raw_under(f"{month:%Y/%m}")
+        if self.is_local:  # where a listing costs what it finds, it is of no day more than asked for
+            folders = [
+                f"{first.date() + timedelta(days=n):%Y/%m/%d}" for n in range((last.date() - first.date()).days + 1)
+            ]
+        else:
+            folders = [f"{month:%Y/%m}" for month in _months(first.date(), last.date())]
+        for folder in folders:
+            found |= self._raw_under(folder)
         return {hour: file for hour, file in found.items() if first <= hour <= last}
 
     def _raw_under(self, folder: str) -> dict[datetime, RawFile]:

@@ -135,15 +135,15 @@ def live_indicators(context: dg.AssetExecutionContext, store: dg.ResourceParam[S
     One row is one coin at that hour, quarantined ones included, whose indicators are null. Reads the 720 hours that
     end at the hour: compacted days and the newest raw hours.
     """
-    from breakout_assets.dataset.features import with_indicators
+    from breakout_assets.dataset.features import HISTORY_COLUMNS, with_indicators
     from breakout_assets.dataset.indicators import LOOKBACK
-    from breakout_assets.market.history import hour_of_rows, read_until
+    from breakout_assets.market.history import hour_of_rows, read_newest
     from breakout_assets.market.schema import HOUR
 
     def make(key: str) -> Made:
         hour = hour_of(key)
-        market = read_until(store, hour - LOOKBACK + HOUR, hour)
-        coins = hour_of_rows(market, hour)
+        newest, market = read_newest(store, hour - LOOKBACK + HOUR, hour, HISTORY_COLUMNS)
+        coins = hour_of_rows(newest, hour)
         rows = with_indicators(coins, market, hour, hour)
         store.write_table("live_indicators", hour, rows)
         metadata = {

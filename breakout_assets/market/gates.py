@@ -80,7 +80,8 @@ _CHANGE_MINUTES: Final = 3.0
 _PEG_UNSAID: Final = 0.02  # a coin that only passes a dollar stays that near for a day, but was elsewhere a week ago
 _PEG_UNSAID_HOURS: Final = 12
 
-_COLUMNS: Final = [
+# What a verdict looks at.
+JUDGED_BY: Final = (
     "token",
     "id",
     "name",
@@ -93,7 +94,7 @@ _COLUMNS: Final = [
     "percent_change_7d",
     "last_updated",
     "kind",
-]
+)
 
 
 def context_hours(first: datetime, last: datetime) -> list[datetime]:
@@ -115,8 +116,8 @@ def judge(rows: pd.DataFrame, context: pd.DataFrame) -> pd.Series:
     """
     if rows.empty:
         return pd.Series(index=rows.index, dtype="str")
-    earlier = [] if context.empty else [context.loc[~context["timestamp"].isin(rows["timestamp"]), _COLUMNS]]
-    table = pd.concat([*earlier, rows[_COLUMNS]], ignore_index=True)
+    earlier = [] if context.empty else [context.loc[~context["timestamp"].isin(rows["timestamp"]), list(JUDGED_BY)]]
+    table = pd.concat([*earlier, rows[list(JUDGED_BY)]], ignore_index=True)
     asked = slice(len(table) - len(rows), None)
     first, last = rows["timestamp"].min(), rows["timestamp"].max()
     hour = (table["timestamp"] - (first - WEEK * HOUR)).to_numpy() // np.timedelta64(1, "h")

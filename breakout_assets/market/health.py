@@ -8,6 +8,7 @@ from typing import Final
 import pandas as pd
 
 from breakout_assets.errors import DataError
+from breakout_assets.market.files import read_raw
 from breakout_assets.market.gates import EXCLUSIONS
 from breakout_assets.market.history import read_until
 from breakout_assets.market.schema import HOUR, ORIGIN_FOLLOWED, hours_between
@@ -70,7 +71,10 @@ class Health:
 
 def expected_rows(store: Store, hour: datetime) -> float | None:
     """The usual number of coins in the day before an hour; None if no hour of it is there."""
-    return _usual(hour_figures(read_until(store, hour - EXPECTATION_HOURS * HOUR, hour - HOUR)), hour)
+    before = store.raw_between(hour - EXPECTATION_HOURS * HOUR, hour - HOUR)
+    origins = read_raw(store, list(before.values()))[["timestamp", "origin"]]
+    rows = origins[origins["origin"].fillna("") != ORIGIN_FOLLOWED].groupby("timestamp").size()
+    return None if rows.empty else float(rows.median())
 
 
 def assess_hour(store: Store, hour: datetime) -> Health:
@@ -79,9 +83,13 @@ def assess_hour(store: Store, hour: datetime) -> Health:
     Raises:
         DataError: the hour has no snapshot, or a faulty one.
     """
-    rows = read_until(store, hour - (EXPECTATION_HOURS + SOUND_HOURS) * HOUR, hour)
+    rows = read_until(store, hour - (EXPECTATION_HOURS + SOUND_HOURS) * HOUR, hour, FIGURED_FROM)
     look_back = store.raw_between(hour - (LOOK_BACK_HOURS - 1) * HOUR, hour)
     return assess(hour_figures(rows), hour, len(look_back))
+
+
+# What `hour_figures` reads of a market row.
+FIGURED_FROM: Final = ("token", "symbol", "timestamp", "origin", "quarantine")
 
 
 def hour_figures(rows: pd.DataFrame) -> pd.DataFrame:

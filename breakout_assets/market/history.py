@@ -1,7 +1,7 @@
 """Market rows of many hours: compacted days from their daily files, the newest hours from the raw ones."""
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from typing import Final
@@ -10,10 +10,11 @@ import pandas as pd
 
 from breakout_assets.errors import DataError
 from breakout_assets.market.files import read_raw
-from breakout_assets.market.gates import context_hours
+from breakout_assets.market.gates import JUDGED_BY, context_hours
 from breakout_assets.market.snapshots import in_order, judged, market_rows
 from breakout_assets.market.tokens import TokenRegistry, load_registry
 from breakout_assets.store import RawFile, Store
+from breakout_assets.tables import DAILY_SNAPSHOTS
 
 # Today has no daily file, and yesterday's may have been compacted before its last hour arrived.
 RAW_DAYS: Final = 2
@@ -56,17 +57,15 @@ def compact_day(store: Store, registry: TokenRegistry, day: date) -> CompactedDa
     return CompactedDay(rows, list(files), sources_of(file for found in behind.values() for file in found.values()))
 
 
-def _context_of(
-    store: Store, registry: TokenRegistry, hours: tuple[datetime, datetime], there: Collection[date] = ()
-) -> pd.DataFrame:
-    """The rows that those of the hours from the first to the last are judged by, but for the days that are `there`."""
+def _context_of(store: Store, registry: TokenRegistry, hours: tuple[datetime, datetime]) -> pd.DataFrame:
+    """The rows that those of the hours from the first to the last are judged by."""
     wanted = context_hours(*hours)
-    days = sorted({hour.date() for hour in wanted} - {*there})
+    days = sorted({hour.date() for hour in wanted})
     compacted = store.days_there("daily_snapshots", days)
-    rows = store.read_table("daily_snapshots", sorted(compacted))
+    rows = store.read_table("daily_snapshots", sorted(compacted), JUDGED_BY)
     files = [file for day in days if day not in compacted for file in store.raw_files(day).values()]
     raw = _market_of(store, registry, [file for file in files if file.hour in set(wanted)])
-    found = pd.concat([rows, raw], ignore_index=True)
+    found = pd.concat([rows, raw[list(JUDGED_BY)]], ignore_index=True)
     return found[found["timestamp"].isin(wanted)]
 
 
@@ -87,24 +86,51 @@ def read_days(store: Store, days: Iterable[date], columns: Iterable[str] | None 
     return store.read_table("daily_snapshots", there, columns)
 
 
-def read_until(store: Store, first: datetime, last: datetime) -> pd.DataFrame:
-    """The market rows from `first` to `last`, both whole hours and included, as they are known at `last`."""
-    registry = load_registry(store)
-    newest_day = last.date()
-    days = list(_days(first.date(), newest_day))
-    compacted = store.days_there(
-        "daily_snapshots", [day for day in days if newest_day - day >= timedelta(days=RAW_DAYS)]
-    )
-    known = store.read_table("daily_snapshots", sorted(compacted))
-    present = store.raw_between(first, last)
-    files = [file for file in present.values() if file.hour.date() not in compacted]
-    if files:
-        raw = _market_of(store, registry, files)
-        missing = _context_of(store, registry, (files[0].hour, files[-1].hour), compacted)
-        # Days between may be compacted already: their rows are what the raw ones are judged by.
-        context = pd.concat([known, missing[~missing["timestamp"].isin(raw["timestamp"])]], ignore_index=True)
-        known = pd.concat([known, judged(raw, context)], ignore_index=True)
-    return known[known["timestamp"].between(first, last)].reset_index(drop=True)
+def read_until(store: Store, first: datetime, last: datetime, columns: Iterable[str] | None = None) -> pd.DataFrame:
+    """The market rows from `first` to `last`, both whole hours and included, as they are known at `last`.
+
+    All columns, or some. Daily files are read for the days before the `RAW_DAYS` newest, as far as there are any.
+    """
+    return read_newest(store, first, last, columns)[1]
+
+
+def read_newest(
+    store: Store, first: datetime, hour: datetime, columns: Iterable[str] | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All columns of an hour's market rows (`hour_of_rows` of them), and `read_until` from `first` to it."""
+    days = list(_days(first.date(), hour.date()))
+    older = [day for day in days if hour.date() - day >= timedelta(days=RAW_DAYS)]
+    compacted = sorted(store.days_there("daily_snapshots", older))
+    files = [file for file in store.raw_between(first, hour).values() if file.hour.date() not in set(compacted)]
+    raw = _judged_of(store, load_registry(store), files)
+    names = list(DAILY_SNAPSHOTS if columns is None else columns)
+    begun = [day for day in compacted if day == first.date()]
+    # The day that begins before `first` is cut by itself: cutting all of them would copy all of them.
+    cut = store.read_table("daily_snapshots", begun, {*names, "timestamp"})
+    whole = store.read_table("daily_snapshots", compacted[len(begun) :], names)
+    rows = pd.concat([cut.loc[cut["timestamp"] >= first, names], whole, raw[names]], ignore_index=True)
+    return raw[raw["timestamp"] == hour], rows
+
+
+def _judged_of(store: Store, registry: TokenRegistry, files: Sequence[RawFile]) -> pd.DataFrame:
+    """The judged rows of these raw files, which are in order; each stretch of days by the hours before it."""
+    parts = [_market_of(store, registry, [])]
+    for stretch in _stretches(files):
+        rows = _market_of(store, registry, stretch)
+        parts.append(judged(rows, _context_of(store, registry, (stretch[0].hour, stretch[-1].hour))))
+    return pd.concat(parts, ignore_index=True) if len(parts) > 2 else parts[-1]
+
+
+def _stretches(files: Sequence[RawFile]) -> Iterator[list[RawFile]]:
+    """These files, cut where a day lies between two of them."""
+    stretch: list[RawFile] = []
+    for file in files:
+        if stretch and file.hour.date() - stretch[-1].hour.date() > timedelta(days=1):
+            yield stretch
+            stretch = []
+        stretch.append(file)
+    if stretch:
+        yield stretch
 
 
 def compacted_hours(store: Store, day: date) -> set[datetime]:

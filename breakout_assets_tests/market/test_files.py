@@ -54,6 +54,11 @@ def broken(kind: str, good: bytes) -> bytes:
         "another hour": good.replace(b"T05:00:00", b"T04:00:00"),
         "an offset": good.replace(b"T05:00:00", b"T05:00:00+02:00"),
         "an hour that is not whole": good.replace(b"T05:00:00", b"T05:30:00"),
+        "a row without a time": good.replace(b"2024-03-01T05:00:00", b"", 1),
+        "no time at all": good.replace(b"2024-03-01T05:00:00", b"soon"),
+        "a field too many": good.replace(b"C2,", b"C2,C2,"),
+        "no UTF-8": good.replace(b"Coin 2", b"C\xf6in 2"),
+        "a column twice": good.replace(b"market_cap,", b"price,"),
     }[kind]
 
 
@@ -70,6 +75,11 @@ def broken(kind: str, good: bytes) -> bytes:
         ("another hour", "written under the wrong hour"),
         ("an offset", "written under the wrong hour"),
         ("an hour that is not whole", "written under the wrong hour"),
+        ("a row without a time", "some without a time"),
+        ("no time at all", "torn or foreign"),
+        ("a field too many", "torn or foreign"),
+        ("no UTF-8", "torn or foreign"),
+        ("a column twice", "torn or foreign"),
     ],
 )
 def test_a_faulty_file_is_refused_by_its_path_and_stays_where_it_is(store: Store, kind: str, message: str) -> None:
@@ -81,6 +91,24 @@ def test_a_faulty_file_is_refused_by_its_path_and_stays_where_it_is(store: Store
         read(store)
     assert "2024/03/01/05/cmcdata.csv" in str(refusal.value)
     assert path.read_bytes() == faulty
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["2024-03-01 05:00:00", "2024-03-01T05:00:00.000Z", "2024-03-01 07:00:00+02:00", "2024-03-01 05:00:00 UTC"],
+)
+def test_a_time_may_be_written_in_many_ways(store: Store, written: str) -> None:
+    path = put(store, HOUR, [coin(1), coin(2)])
+    path.write_bytes(path.read_bytes().replace(b"2024-03-01T05:00:00", written.encode()))
+    assert read(store)["timestamp"].tolist() == [pd.Timestamp(HOUR)] * 2
+
+
+def test_only_an_empty_field_is_a_null_and_a_name_may_hold_anything(store: Store) -> None:
+    names = ["NA", "null", " x ", 'say "hi"', "two\nlines", "a,b", "nan", "None"]
+    put(store, HOUR, [coin(n, name=name, symbol=None) for n, name in enumerate(names)])
+    rows = read(store)
+    assert rows["name"].tolist() == names
+    assert rows["symbol"].isna().all()
 
 
 def test_a_torn_parquet_file_is_refused(store: Store) -> None:

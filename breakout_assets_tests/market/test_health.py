@@ -110,6 +110,14 @@ def test_the_first_hour_of_all_opens_nothing(store: Store) -> None:
     assert expected_rows(store, NOW + HOUR) == 1
 
 
+def test_the_usual_number_of_coins_is_the_median_of_the_day_before_without_followed_ones(store: Store) -> None:
+    for n, count in ((25, 9), (24, 1), (3, 5), (2, 2), (1, 3), (0, 9)):
+        followed = [coin(90 + k, origin="cmc:followed") for k in range(2)]
+        put(store, NOW - n * HOUR, [coin(k, origin=None if k % 2 else "cmc") for k in range(1, count + 1)] + followed)
+    assert expected_rows(store, NOW) == 2.5
+    assert assess_hour(store, NOW).expected_rows == 2.5
+
+
 def test_an_hour_without_a_snapshot_has_no_verdict(store: Store) -> None:
     put(store, NOW - HOUR, [coin(1)])
     with pytest.raises(DataError, match="no snapshot of 2024-03-01 05:00"):

@@ -1,10 +1,19 @@
 from datetime import date, timedelta
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from breakout_assets.errors import DataError
-from breakout_assets.market.history import compact_day, day_bounds, hour_of_rows, newest_hour, read_days, read_until
+from breakout_assets.market.history import (
+    compact_day,
+    day_bounds,
+    hour_of_rows,
+    newest_hour,
+    read_days,
+    read_newest,
+    read_until,
+)
 from breakout_assets.market.tokens import load_registry
 from breakout_assets.store import Store
 from breakout_assets_tests.samples import at, coin, put
@@ -53,16 +62,51 @@ def test_a_day_that_could_have_been_compacted_is_never_passed_over(store: Store)
     assert read_days(store, [hole]).empty
 
 
-def test_history_is_the_same_from_compacted_days_and_from_raw_hours(store: Store) -> None:
+@pytest.mark.parametrize("days", [(0, 1, 2, 3), (0, 2), (1, 2, 4)])
+def test_history_is_the_same_from_compacted_days_and_from_raw_hours(store: Store, days: tuple[int, ...]) -> None:
     fill(store, "2024-02-27 00:00", 24 * 5)
+    for n in (40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50):  # a price that stands still over midnight
+        put(store, at("2024-02-27 00:00") + timedelta(hours=n), [coin(1, price=1.7), coin(2, price=20 + n / 50)])
     first, last = at("2024-02-27 03:00"), at("2024-03-02 01:00")
     key = ["token", "timestamp"]
     raw = read_until(store, first, last).sort_values(key, ignore_index=True)
-    for n in range(4):
+    for n in days:
         compact(store, date(2024, 2, 27) + timedelta(days=n))
     compacted = read_until(store, first, last).sort_values(key, ignore_index=True)
     pd.testing.assert_frame_equal(raw, compacted)
     assert (raw["timestamp"].min(), raw["timestamp"].max()) == (first, last)
+    assert raw["quarantine"].value_counts().to_dict() == {"STALE_PRICE": 6}
+
+
+def test_some_columns_are_those_of_all_and_the_newest_hour_has_all(store: Store) -> None:
+    fill(store, "2024-02-27 00:00", 24 * 5)
+    for n in range(3):
+        compact(store, date(2024, 2, 27) + timedelta(days=n))
+    first, last = at("2024-02-27 03:00"), at("2024-03-02 01:00")
+    whole, some = read_until(store, first, last), ["price", "timestamp", "quarantine"]
+    newest, rows = read_newest(store, first, last, some)
+    pd.testing.assert_frame_equal(rows, whole[some])
+    pd.testing.assert_frame_equal(hour_of_rows(newest, last), hour_of_rows(whole, last))
+    assert read_newest(store, first, last + timedelta(days=3), ["price"])[0].empty
+
+
+def test_what_an_hour_reads_does_not_grow_with_the_history_behind_it(store: Store) -> None:
+    fill(store, "2024-02-20 00:00", 24 * 11)
+    for n in range(9):
+        compact(store, date(2024, 2, 20) + timedelta(days=n))
+    first, last = at("2024-02-28 03:00"), at("2024-03-01 12:00")
+    rows = read_until(store, first, last)
+    # Nothing but the hours asked for and those that they are judged by is opened: the others may be anything.
+    for n in range(11):
+        day = date(2024, 2, 20) + timedelta(days=n)
+        if day < date(2024, 2, 27) and day not in (date(2024, 2, 22), date(2024, 2, 23)):
+            Path(str(store.table_path("daily_snapshots", day))).write_bytes(b"torn")
+            for file in store.raw_files(day).values():
+                Path(str(file.path)).write_bytes(b"torn")
+        elif day <= date(2024, 2, 28):
+            for file in store.raw_files(day).values():
+                Path(str(file.path)).write_bytes(b"torn")
+    pd.testing.assert_frame_equal(read_until(store, first, last), rows)
 
 
 def test_history_ends_with_the_hour_it_is_asked_for(store: Store) -> None:
