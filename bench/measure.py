@@ -53,7 +53,7 @@ def run_process(command: Sequence[str], variables: Mapping[str, str], log: Path)
     """
     before = time.perf_counter()
     with log.open("wb") as output:
-        process = subprocess.Popen(command, env=os.environ | ONE_THREAD | variables, stdout=output, stderr=output)  # noqa: S603
+        process = subprocess.Popen(command, env={**os.environ, **ONE_THREAD, **variables}, stdout=output, stderr=output)  # noqa: S603
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -63,10 +63,14 @@ def run_process(command: Sequence[str], variables: Mapping[str, str], log: Path)
 
 def run_case(stage: str, side: str, world: Path, result: Path) -> Cost:
     """The cost of one side of a stage, measured by a fresh process that leaves its result in a file."""
-    said = result.with_suffix(".json")
     command = [sys.executable, "-m", "bench.cases", stage, side, str(world), str(result)]
     run_process(command, {}, result.with_suffix(".log"))
-    return Cost(**json.loads(said.read_text()))
+    return kept_cost(result)
+
+
+def kept_cost(result: Path) -> Cost:
+    """The cost beside a result."""
+    return Cost(**json.loads(result.with_suffix(".json").read_text()))
 
 
 def keep(result: pd.DataFrame, cost: Cost, path: Path) -> None:

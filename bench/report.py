@@ -112,8 +112,10 @@ def _ratio_of(row: Row, rows: Sequence[Row]) -> float | None:
 def _head(size: Mapping[str, int]) -> list[str]:
     where = machine()
     return [
-        f"{size['tokens']} coins, {size['measured']} days measured of {size['days']}, {size['models']} models; "
-        + f"median of {size['rounds']} fresh processes, interleaved.",
+        (
+            f"{size['tokens']} coins, {size['measured']} days measured of {size['days']}, {size['models']} models; "
+            f"median of {size['rounds']} fresh processes, interleaved."
+        ),
         "",
         f"{where['cores']} cores ({where['processor']}), {where['memory_gb']} GB, Python {where['python']}, "
         + ", ".join(f"{package} {where[package]}" for package in _PACKAGES)

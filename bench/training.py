@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from rich.progress import track
 
-from bench.measure import Cost, keep, run_process, timed
+from bench.measure import Cost, keep, kept_cost, run_process, timed
 from bench.report import Row, middle
 from bench.world import World
 from breakout_assets.learning.generations import newest_serving
@@ -44,7 +44,7 @@ def measure_training(world: World, work: Path, rounds: int, most: int) -> Iterat
             result = work / f"training-{side}.parquet"
             command = [sys.executable, "-m", "bench.training", side, str(where), str(most), str(result)]
             run_process(command, {}, result.with_suffix(".log"))
-            costs[side].append(Cost(**pd.read_json(result.with_suffix(".json"), typ="series").to_dict()))
+            costs[side].append(kept_cost(result))
             results[side] = pd.read_parquet(result)
     unequal = None if results["source"].equals(results["sharded"]) else "the models' files differ"
     for side in _SIDES:

@@ -3,7 +3,6 @@
 import json
 import pickle
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
@@ -107,17 +106,12 @@ def pickled(world: World) -> Path:
     if not folder.exists():
         part = folder.with_suffix(".part")
         part.mkdir(exist_ok=True)
-        for token, generation in _serving(world):
-            model = load(generation)
+        for token, generation in newest_serving(world.store.root / MODELS, world.recipe).items():
+            model = load(generation.folder)
             with (part / f"{token}.pickle").open("wb") as stream:
                 pickle.dump((model.scaler, model.classifier), stream)
         part.rename(folder)
     return folder
-
-
-def _serving(world: World) -> Iterator[tuple[str, object]]:
-    found = newest_serving(world.store.root / MODELS, world.recipe)
-    return ((token, generation.folder) for token, generation in found.items())
 
 
 def shortened(world: World, days: int, root: Path) -> World:

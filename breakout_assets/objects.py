@@ -222,6 +222,16 @@ def delete(path: UPath) -> None:
         _client_of(path).delete_object(Bucket=bucket, Key=key)
 
 
+def delete_many(paths: Sequence[UPath]) -> None:
+    """Remove several files, those that are there; in a bucket `POOL` at once."""
+    if not paths or is_local(paths[0]):
+        for path in paths:
+            delete(path)
+        return
+    with ThreadPoolExecutor(POOL) as pool:
+        list(pool.map(delete, paths))
+
+
 def _write_part(path: Path, data: bytes) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -58,7 +58,9 @@ def pack(estimators: Estimators) -> bytes:
         schema = json.loads(archive.read(_SCHEMA))
         members = {name: archive.read(name) for name in archive.namelist() if name != _SCHEMA}
     names: dict[bytes, str] = {}
-    _renumber(schema, {}, names, {name: _without_padding(data) for name, data in members.items()})
+    # Most arrays are there many times, such as the classes of each tree.
+    clean = {data: _without_padding(data) for data in set(members.values())}
+    _renumber(schema, {}, names, {name: clean[data] for name, data in members.items()})
     buffer = BytesIO()
     with ZipFile(buffer, "w") as archive:
         for data, name in names.items():

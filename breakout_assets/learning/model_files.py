@@ -13,6 +13,7 @@ import math
 import platform
 from dataclasses import asdict
 from datetime import datetime
+from functools import cache
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -31,7 +32,8 @@ from breakout_assets.learning.generations import (
     read_manifest,
 )
 from breakout_assets.learning.recipes import Recipe
-from breakout_assets.learning.training import Dropped, FittedModel
+from breakout_assets.learning.selection import Dropped
+from breakout_assets.learning.training import FittedModel
 
 MODEL_FILE: Final = "model.skops"
 _PACKAGES: Final = ("numpy", "scikit-learn", "imbalanced-learn", "skops")
@@ -131,8 +133,13 @@ def _manifest(model: FittedModel, sha256: str) -> dict[str, Any]:
         "dropped": asdict(model.dropped) | {"later": 0},  # the store's content beyond the cut-off must not show here
         "metrics": metrics,
         "importances": model.importances.to_dict(),
-        "versions": {"python": platform.python_version()} | {package: version(package) for package in _PACKAGES},
+        "versions": _versions(),
     }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version()} | {package: version(package) for package in _PACKAGES}
 
 
 def _model_without_estimators(manifest: dict[str, Any]) -> dict[str, Any]:

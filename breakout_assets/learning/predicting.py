@@ -14,8 +14,8 @@ from breakout_assets.errors import DataError
 from breakout_assets.learning.generations import generations, manifest_hash
 from breakout_assets.learning.packed import Floats, Ints, PackedModels, flawed_row, packed, packed_row, with_manifest
 from breakout_assets.learning.recipes import POOLED, Recipe
+from breakout_assets.learning.selection import feature_values
 from breakout_assets.learning.serving import serving_models
-from breakout_assets.learning.training import feature_values
 from breakout_assets.store import Store
 from breakout_assets.tables import conform
 

@@ -77,7 +77,7 @@ def publish(store: Store, model: "FittedModel") -> UPath:
 
 
 def announce(store: Store, model: "FittedModel") -> None:
-    """Tell readers that this model, and what was written before it, has been saved and shall serve.
+    """Tell readers that this model, and whatever was saved before it, shall serve.
 
     After it is complete: a mark that comes first could be folded in, and removed, before there is anything to fold in.
     """
@@ -112,8 +112,7 @@ def refresh(store: Store, recipe: Recipe, fresh: Mapping[str, pa.Table] | None =
         # Another writer took the number as well, or the next one: each may know a generation that the other does not.
         if after.number > number or after.is_contested:
             continue
-        for path in [*before.changed, *list(after.packs.values())[:-_KEPT]]:
-            objects.delete(path)
+        objects.delete_many([*before.changed, *list(after.packs.values())[:-_KEPT]])
         return models
 
 

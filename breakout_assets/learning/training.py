@@ -9,8 +9,7 @@ before. It knows nothing that was not known at its cut-off: later rows do not re
 """
 
 import hashlib
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal, TypeAlias
 
@@ -28,6 +27,7 @@ from breakout_assets.learning.admission import shortcomings
 from breakout_assets.learning.calibration import Platt, fit_platt
 from breakout_assets.learning.evaluation import Classes, Floats, Metrics, evaluate
 from breakout_assets.learning.recipes import Recipe
+from breakout_assets.learning.selection import Dropped, Selection, feature_values, select
 from breakout_assets.learning.splits import Split, ordered_split
 from breakout_assets.learning.statistics import hours_of, independent_windows
 from breakout_assets.learning.thresholds import choose_threshold
@@ -52,21 +52,6 @@ class NotTrainable(DataError):  # noqa: N818  it is an answer for a token, not a
 
     def __str__(self) -> str:
         return f"{self.sentence} ({self.code})"
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """How many of the rows given were not used, and why."""
-
-    later: int
-    """Observed after the last row whose label was known at the cut-off. 0 in a model that comes from a file: what
-    the store happened to hold beyond the cut-off is no property of the model."""
-    censored: int
-    """Old enough, but the token's later price is missing or was not known at the cut-off."""
-    not_finite: int
-    """A feature is null, infinite or too large for the forest's 32-bit floats."""
-    thinned: int
-    """Left out evenly in time because there were more than the recipe's `max_rows`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,9 +139,12 @@ def fit(rows: pd.DataFrame, recipe: Recipe, scope: Scope, name: str, as_of: date
         NotTrainable: there are too few rows, classes or positives.
         DataError: rows contradict their contract: a column is absent, an hour is there twice, a label is null.
     """
-    every_hour, dropped = usable_rows(rows, recipe, as_of)
-    usable = _spread(every_hour, recipe)
-    dropped = replace(dropped, thinned=len(every_hour) - len(usable))
+    return fit_selection(select(rows, recipe, as_of), recipe, scope, name)
+
+
+def fit_selection(selection: Selection, recipe: Recipe, scope: Scope, name: str) -> FittedModel:
+    """Train a model on rows that have been selected; arguments and errors as `fit`."""
+    usable, every_hour = selection.rows, selection.every_hour
     if scope == "token" and every_hour["token"].nunique() > 1:
         tokens = every_hour["token"].nunique()
         raise DataError(f"{name}: a model of one token was given rows of {tokens}; pool or separate")
@@ -168,11 +156,13 @@ def fit(rows: pd.DataFrame, recipe: Recipe, scope: Scope, name: str, as_of: date
     values, y = feature_values(usable, recipe.features), usable["y"].to_numpy(dtype=np.int64)
     seed = recipe.seed_for(name)
     split = ordered_split(usable["timestamp"], usable["label_end"], recipe.test_share, recipe.purge)
-    scores = _held_out_scores(values, y, split, recipe, name)
+    # One thread: more add up in the order in which they finish, and processes side by side would contend for cores.
+    with threadpool_limits(1):
+        scores = _held_out_scores(values, y, split, recipe, name)
+        scaler, classifier = _fit_classifier(values, y, recipe, seed)
     windows = independent_windows(hours_of(usable["timestamp"].iloc[split.test]))
     calibration = fit_platt(scores, y[split.test], windows) if recipe.calibration == "platt" else None
     held_out = _held_out(usable.iloc[split.test], scores if calibration is None else calibration.apply(scores))
-    scaler, classifier = _fit_classifier(values, y, recipe, seed)
     return FittedModel(
         name=name,
         scope=scope,
@@ -184,12 +174,12 @@ def fit(rows: pd.DataFrame, recipe: Recipe, scope: Scope, name: str, as_of: date
             recipe.threshold if recipe.threshold_rule == "fixed" else choose_threshold(held_out, recipe.cost, seed)
         ),
         seed=seed,
-        data_hash=_data_hash(usable, recipe),
+        data_hash=_data_hash(usable, values),
         trained_from=usable["timestamp"].min().to_pydatetime(),
         trained_until=usable["label_end"].max().to_pydatetime(),
         rows=len(usable),
         positives=int(y.sum()),
-        dropped=dropped,
+        dropped=selection.dropped,
         metrics=evaluate(
             y[split.test], scores, usable["timestamp"].iloc[split.test], recipe.threshold, len(split.train)
         ),
@@ -212,13 +202,13 @@ def _held_out(rows: pd.DataFrame, probability: Floats) -> pd.DataFrame:
     return table.assign(probability=probability).reset_index(drop=True)
 
 
-def _data_hash(usable: pd.DataFrame, recipe: Recipe) -> str:
+def _data_hash(usable: pd.DataFrame, values: Floats) -> str:
     """What a model was trained on: keys, labels and features, bit by bit."""
     digest = hashlib.sha256("\n".join(usable["token"]).encode())
     for column in ("timestamp", "label_end"):
         digest.update(usable[column].to_numpy(dtype="datetime64[us]").tobytes())
     digest.update(usable["y"].to_numpy(dtype=np.int8).tobytes())
-    digest.update(feature_values(usable, recipe.features).tobytes())
+    digest.update(values.tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -230,82 +220,6 @@ def _importances(classifier: Classifier, recipe: Recipe) -> pd.Series:
         weight = size / size.sum() if size.sum() > 0 else size
     shares = pd.Series(weight, index=pd.Index(recipe.features), name="importance", dtype="float64")
     return shares.sort_values(ascending=False, kind="stable")
-
-
-def usable_rows(rows: pd.DataFrame, recipe: Recipe, as_of: datetime | None) -> tuple[pd.DataFrame, Dropped]:
-    """The rows a recipe may learn from at a cut-off, sorted by (timestamp, token) and with fixed types.
-
-    Raises:
-        DataError: a column is absent, a labelled row has no label, or a token has an hour twice.
-    """
-    # What buying brought is required only where a threshold is to be found.
-    extra = ("cal_price_change",) if recipe.threshold_rule == "profit" or "cal_price_change" in rows else ()
-    columns = list(dict.fromkeys(("token", "timestamp", "label_end", "y", *extra, *recipe.features)))
-    _require(rows, (*columns, "label_status"))
-    known = rows["label_status"].eq("labelled").to_numpy(dtype=bool, na_value=False)
-    if as_of is not None:
-        known = known & rows["label_end"].le(as_of).to_numpy()
-    last = rows["timestamp"][known].max()
-    later = int((rows["timestamp"] > last).sum()) if known.any() else len(rows)
-    # Copies with fixed types: bytes of a fit must not depend on what a reader made of a column.
-    usable = rows[known][columns].astype({"token": "str", "timestamp": "datetime64[us]", "label_end": "datetime64[us]"})
-    _check_labels(usable, unique=not recipe.by_symbol)
-    with np.errstate(over="ignore"):
-        single = feature_values(usable, recipe.features).astype(np.float32)
-    finite = np.logical_and.reduce(np.isfinite(single), axis=1)
-    return usable.loc[finite].sort_values(["timestamp", "token"], ignore_index=True), Dropped(
-        later=later, censored=len(rows) - int(known.sum()) - later, not_finite=int((~finite).sum()), thinned=0
-    )
-
-
-def _spread(usable: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
-    """The rows of every n-th hour of the day, and of fewer where these are still too many."""
-    if recipe.hour_step > 1:
-        usable = usable[usable["timestamp"].dt.hour % recipe.hour_step == 0].reset_index(drop=True)
-    return _thinned(usable, recipe.max_rows)
-
-
-def feature_values(rows: pd.DataFrame, features: tuple[str, ...]) -> Floats:
-    """The features as a float64 array, a row a row and a column a feature; nulls are NaN.
-
-    Raises:
-        DataError: a feature is absent.
-    """
-    _require(rows, features)
-    values: Floats = rows[list(features)].to_numpy(dtype=np.float64, na_value=np.nan)
-    return np.ascontiguousarray(values)
-
-
-def _require(rows: pd.DataFrame, columns: tuple[str, ...]) -> None:
-    missing = [column for column in columns if column not in rows]
-    if missing:
-        raise DataError(f"the rows lack the columns {', '.join(missing)}; compute them before training or predicting")
-
-
-def _check_labels(labelled: pd.DataFrame, *, unique: bool) -> None:
-    wrong = labelled[~labelled["y"].isin([0, 1]).to_numpy() | labelled["label_end"].isna().to_numpy()]
-    if len(wrong):
-        row = wrong.iloc[0]
-        raise DataError(
-            f"{row['token']} at {row['timestamp']} is marked as labelled with y = {row['y']} and label_end = "
-            f"{row['label_end']}; materialise labelled_dataset again"
-        )
-    # A row that is there twice would count twice, and nothing says which of the two comes first.
-    twice = labelled[labelled.duplicated(["token", "timestamp"])]
-    if unique and len(twice):
-        row = twice.iloc[0]
-        raise DataError(f"{row['token']} has the hour {row['timestamp']} more than once; remove the duplicates")
-
-
-def _thinned(rows: pd.DataFrame, max_rows: int) -> pd.DataFrame:
-    """Every k-th hour with all its tokens, the smallest k that leaves at most `max_rows`; neighbours hardly differ."""
-    rows_at = rows["timestamp"].value_counts().sort_index()
-    step = max(1, math.ceil(len(rows) / max_rows))
-    while rows_at.iloc[::step].sum() > max_rows and step < len(rows_at):
-        step += 1
-    if step == 1:
-        return rows
-    return rows[rows["timestamp"].isin(rows_at.index[::step])].reset_index(drop=True)
 
 
 def _check_trainable(y: Classes, recipe: Recipe, name: str) -> None:
@@ -338,10 +252,9 @@ def _fit_classifier(values: Floats, y: Classes, recipe: Recipe, seed: int) -> tu
             min_samples_split=recipe.min_samples_split,
             min_samples_leaf=recipe.min_samples_leaf,
             random_state=seed if recipe.seed is None else recipe.seed,
-            n_jobs=1,  # more threads add up the trees in the order in which they finish
+            n_jobs=1,
         )
-    with threadpool_limits(1):  # likewise the threads of the linear algebra below a regression
-        return scaler, classifier.fit(scaler.transform(values), y)
+    return scaler, classifier.fit(scaler.transform(values), y)
 
 
 def _scaled(scaler: StandardScaler, values: Floats) -> Floats:

@@ -26,8 +26,9 @@ from breakout_assets.errors import DataError
 from breakout_assets.learning.placebo import twin_market
 from breakout_assets.learning.published import published_rows
 from breakout_assets.learning.recipes import POOLED, Recipe
+from breakout_assets.learning.selection import feature_values
 from breakout_assets.learning.splits import purged_walk_forward
-from breakout_assets.learning.training import FittedModel, NotTrainable, feature_values, fit
+from breakout_assets.learning.training import FittedModel, NotTrainable, fit
 from breakout_assets.tables import conform
 
 LEAST_FOLDS: Final = 4

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 
 from breakout_assets.learning.recipes import PUBLISHED_FEATURES, Recipe, recipe
+from breakout_assets.store import Store
+from breakout_assets.tables import INDICATOR_FEATURES
 
 START = pd.Timestamp("2024-03-01")
 
@@ -31,3 +33,10 @@ def feature_rows(tokens: int = 1, hours: int = 400, seed: int = 0) -> pd.DataFra
     frame["label_status"] = "labelled"
     frame["cal_price_change"] = np.where(frame["y"] == 1, 20.0, -10.0)
     return frame
+
+
+def store_features(store: Store, rows: pd.DataFrame) -> None:
+    """Store rows as `indicator_features`, a file a day."""
+    whole = rows.assign(**{name: None for name in INDICATOR_FEATURES if name not in rows})
+    for day, part in whole.groupby(whole["timestamp"].dt.date):
+        store.write_table("indicator_features", day, part)

@@ -10,6 +10,8 @@ from breakout_assets.learning.model_files import save
 from breakout_assets.learning.predicting import ModelShelf
 from breakout_assets.learning.recipes import POOLED
 from breakout_assets.learning.refreshing import fit_anew
+from breakout_assets.learning.selection import select
+from breakout_assets.learning.training import FittedModel
 from breakout_assets.store import Store
 from breakout_assets_tests.learning.examples import SMALL, START, feature_rows
 
@@ -23,8 +25,12 @@ def rows() -> pd.DataFrame:
     return feature_rows(tokens=14, hours=1500)
 
 
+def fitted(store: Store, rows: pd.DataFrame, as_of: pd.Timestamp | None = None) -> tuple[FittedModel, str]:
+    return fit_anew(store, select(rows, BY, as_of and as_of.to_pydatetime()), BY, "pooled", POOLED)
+
+
 def serving(store: Store, rows: pd.DataFrame) -> None:
-    model, verdict = fit_anew(store, rows, BY, "pooled", POOLED, KNOWN.to_pydatetime())
+    model, verdict = fitted(store, rows, KNOWN)
     assert model.serves
     assert "first of its recipe" in verdict
     save(model, store.model_folder(POOLED))
@@ -38,7 +44,7 @@ def flipped(rows: pd.DataFrame, learned_from: pd.Series) -> pd.DataFrame:
 
 def test_a_refresh_that_is_no_worse_takes_over(store: Store, rows: pd.DataFrame) -> None:
     serving(store, rows)
-    model, verdict = fit_anew(store, rows, BY, "pooled", POOLED)
+    model, verdict = fitted(store, rows)
     assert model.serves
     assert "no worse" in verdict
 
@@ -48,7 +54,7 @@ def test_a_refresh_that_would_have_earned_less_is_kept_and_does_not_serve(store:
     recent = rows[rows["timestamp"] >= START + 600 * HOUR].reset_index(drop=True)
     # The newest two fifths are held out; what lies before them misleads the new model.
     misleading = flipped(recent, recent["timestamp"] < START + 1140 * HOUR)
-    model, verdict = fit_anew(store, misleading, BY, "pooled", POOLED)
+    model, verdict = fitted(store, misleading)
     assert not model.serves
     assert "does not serve" in verdict
     save(model, store.model_folder(POOLED))
@@ -60,13 +66,37 @@ def test_a_refresh_that_would_have_earned_less_is_kept_and_does_not_serve(store:
 def test_a_few_new_days_decide_nothing(store: Store, rows: pd.DataFrame) -> None:
     serving(store, rows)
     recent = rows[rows["timestamp"] < START + 740 * HOUR]
-    model, verdict = fit_anew(store, recent, BY, "pooled", POOLED)
+    model, verdict = fitted(store, recent)
     assert model.serves
     assert "too little is new" in verdict
 
 
 def test_training_again_on_the_same_knowledge_replaces_the_generation(store: Store, rows: pd.DataFrame) -> None:
     serving(store, rows)
-    model, verdict = fit_anew(store, rows, BY, "pooled", POOLED, KNOWN.to_pydatetime())
+    model, verdict = fitted(store, rows, KNOWN)
     assert model.serves
     assert "same knowledge" in verdict
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "model.skops"])
+def test_a_model_that_cannot_be_read_does_not_keep_a_new_one_from_serving(
+    store: Store, rows: pd.DataFrame, name: str
+) -> None:
+    serving(store, rows)
+    [file] = [path for path in store.model_folder(POOLED).rglob("*") if path.name == name]
+    file.write_bytes(b"{}")
+    recent = rows[rows["timestamp"] >= START + 600 * HOUR].reset_index(drop=True)
+    model, verdict = fitted(store, flipped(recent, recent["timestamp"] < START + 1140 * HOUR))
+    assert model.serves, "beside the damaged one it would not"
+    assert "first of its recipe" in verdict
+
+
+def test_a_refresh_that_does_not_serve_is_not_what_the_next_one_is_compared_with(
+    store: Store, rows: pd.DataFrame
+) -> None:
+    serving(store, rows)
+    later, _ = fitted(store, rows, START + 1500 * HOUR)
+    save(replace(later, serves=False), store.model_folder(POOLED))
+    model, verdict = fitted(store, rows)
+    assert model.serves
+    assert "no worse" in verdict, "than the first; beside the other there is too little that is new"
