@@ -5,17 +5,19 @@ Each defect is a flag of the recipe. None of this serves: a recipe with such a f
 
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
-from ta.momentum import RSIIndicator
-from ta.trend import MACD, EMAIndicator, SMAIndicator
-from ta.volatility import BollingerBands
-from ta.volume import OnBalanceVolumeIndicator, VolumePriceTrendIndicator
 
 from breakout_assets.dataset.indicators import INDICATOR_COLUMNS
 from breakout_assets.dataset.labels import HORIZON
 from breakout_assets.learning.recipes import Recipe
 
+Floats = npt.NDArray[np.float64]
+
 _VWRSI_ROWS: Final = 14
+# Side by side: 2,000 hours of so many tokens, and the 14 columns made of them, are 80 MB.
+_TOKENS_AT_ONCE: Final = 250
 
 
 def published_rows(rows: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
@@ -87,36 +89,67 @@ def _with_indicators_of_labelled_rows(rows: pd.DataFrame) -> pd.DataFrame:
     labelled = rows[rows["label_status"] == "labelled"]
     # Stable, because coins that were mixed have an hour more than once, and its rows are in their order by now.
     labelled = labelled.sort_values(["token", "timestamp"], kind="stable", ignore_index=True)
-    parts = [_indicators(history) for _, history in labelled.groupby("token", sort=False)]
-    computed = pd.concat([_indicators(labelled.iloc[:0]), *parts])
-    return labelled.assign(**{column: computed[column] for column in INDICATOR_COLUMNS})
+    return labelled.assign(**history_indicators(labelled))
 
 
-def _indicators(history: pd.DataFrame) -> pd.DataFrame:
-    """The published indicators over a token's rows in time order: from `ta`, but pvt and VWRSI by the write-up."""
-    price, volume = history["price"], history["volume"]
-    macd, bands = MACD(price), BollingerBands(price)
-    columns = {
-        "RSI": RSIIndicator(price).rsi(),
-        "sma_5": SMAIndicator(price, 5).sma_indicator(),
-        "sma_10": SMAIndicator(price, 10).sma_indicator(),
-        "sma_20": SMAIndicator(price, 20).sma_indicator(),
-        "pvt": (price.pct_change(fill_method=None) * volume).cumsum(),
-        "MACD": macd.macd(),
-        "MACD_signal": macd.macd_signal(),
-        "EMA_9": EMAIndicator(price, 9).ema_indicator(),
-        "EMA_21": EMAIndicator(price, 21).ema_indicator(),
-        "bollinger_hband": bands.bollinger_hband(),
-        "bollinger_lband": bands.bollinger_lband(),
-        "OBV": OnBalanceVolumeIndicator(price, volume).on_balance_volume(),
-        "VPT": VolumePriceTrendIndicator(price, volume).volume_price_trend().fillna(0),  # as published
-        "VWRSI": _vwrsi(price, volume),
-    }
-    return pd.DataFrame(columns, columns=list(INDICATOR_COLUMNS))
+def history_indicators(rows: pd.DataFrame) -> dict[str, Floats]:
+    """The published indicators of every row from all earlier rows of its token, bit-equal to `ta` 0.11.
+
+    Tokens lie side by side as columns, each from its first row on: pandas runs the same loop down each column as down
+    a series, and is called once for some hundred tokens instead of twenty times for each.
+
+    Args:
+        rows: `token`, `price` and `volume` (USD, may be null), the rows of a token together and in time order.
+
+    Returns:
+        `INDICATOR_COLUMNS`, a value a row.
+    """
+    begins = np.flatnonzero(rows["token"].ne(rows["token"].shift()).to_numpy())
+    bounds = np.append(begins, len(rows))
+    columns = {name: np.empty(len(rows)) for name in INDICATOR_COLUMNS}
+    market = [rows[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in ("price", "volume")]
+    for first in range(0, len(begins), _TOKENS_AT_ONCE):
+        part = bounds[first : first + _TOKENS_AT_ONCE + 1]
+        lengths = np.diff(part)
+        column = np.repeat(np.arange(len(lengths)), lengths)
+        line = np.arange(part[-1] - part[0]) - np.repeat(part[:-1] - part[0], lengths)
+        wide = [np.full((lengths.max(), len(lengths)), np.nan) for _ in market]
+        for values, grid in zip(market, wide, strict=True):
+            grid[line, column] = values[part[0] : part[-1]]
+        for name, found in _indicators(*map(pd.DataFrame, wide)).items():
+            columns[name][part[0] : part[-1]] = np.asarray(found)[line, column]
+    return columns
 
 
-def _vwrsi(price: pd.Series, volume: pd.Series) -> pd.Series:
-    """The write-up's own: a plain mean of 14 volume-weighted rises against that of the falls; NaN where both are 0."""
-    flow = (price.diff() * volume).fillna(0.0)
+def _indicators(price: pd.DataFrame, volume: pd.DataFrame) -> dict[str, pd.DataFrame | Floats]:
+    """The formulas of `ta`, but pvt and VWRSI by the write-up; a column a token."""
+    change = price.diff()
+    rise = change.where(change > 0, 0.0).ewm(alpha=1 / 14, min_periods=14, adjust=False).mean()
+    fall = (-change.where(change < 0, 0.0)).ewm(alpha=1 / 14, min_periods=14, adjust=False).mean()
+    macd = _ema(price, 12) - _ema(price, 26)
+    middle, deviation = price.rolling(20).mean(), price.rolling(20).std(ddof=0)
+    pvt = (price.pct_change(fill_method=None) * volume).cumsum()
+    flow = (change * volume).fillna(0.0)
+    # The write-up's own: a plain mean of 14 volume-weighted rises against that of the falls; NaN where both are 0.
     gain, loss = (side.clip(lower=0.0).rolling(_VWRSI_ROWS).mean() for side in (flow, -flow))
-    return 100 - 100 / (1 + gain / loss)
+    signed = volume.where(~(price < price.shift()), -volume)
+    return {
+        "RSI": np.where(fall == 0, 100, 100 - 100 / (1 + rise / fall)),
+        "sma_5": price.rolling(5).mean(),
+        "sma_10": price.rolling(10).mean(),
+        "sma_20": middle,
+        "pvt": pvt,
+        "MACD": macd,
+        "MACD_signal": _ema(macd, 9),
+        "EMA_9": _ema(price, 9),
+        "EMA_21": _ema(price, 21),
+        "bollinger_hband": middle + 2 * deviation,
+        "bollinger_lband": middle - 2 * deviation,
+        "OBV": signed.cumsum(),
+        "VPT": pvt.fillna(0),  # `ta`'s is pvt, and the write-up fills what it lacks
+        "VWRSI": 100 - 100 / (1 + gain / loss),
+    }
+
+
+def _ema(values: pd.DataFrame, span: int) -> pd.DataFrame:
+    return values.ewm(span=span, min_periods=span, adjust=False).mean()

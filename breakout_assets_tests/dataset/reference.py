@@ -23,12 +23,17 @@ def window_of(rows: pd.DataFrame, token: str, end: pd.Timestamp) -> pd.DataFrame
 
 
 def by_ta(window: pd.DataFrame) -> dict[str, float]:
-    """The indicators of a window's last row, from the library and, for pvt and VWRSI, from plain pandas."""
+    """The indicators of a window's last row."""
+    return {name: float(column.iloc[-1]) for name, column in series_by_ta(window).items()}
+
+
+def series_by_ta(window: pd.DataFrame) -> dict[str, pd.Series]:
+    """The indicators of all rows of a token, from the library and, for pvt and VWRSI, from plain pandas."""
     price, volume = window["price"], window["volume"]
     macd, bands = MACD(price), BollingerBands(price)
     flow = price.diff() * volume
     gain, loss = flow.where(flow > 0, 0).rolling(14).mean(), (-flow.where(flow < 0, 0)).rolling(14).mean()
-    columns = {
+    return {
         "RSI": RSIIndicator(price).rsi(),
         "sma_5": SMAIndicator(price, 5).sma_indicator(),
         "sma_10": SMAIndicator(price, 10).sma_indicator(),
@@ -44,7 +49,6 @@ def by_ta(window: pd.DataFrame) -> dict[str, float]:
         "VPT": VolumePriceTrendIndicator(price, volume).volume_price_trend().fillna(0),
         "VWRSI": 100 - 100 / (1 + gain / loss),
     }
-    return {name: float(column.iloc[-1]) for name, column in columns.items()}
 
 
 def scales(window: pd.DataFrame) -> dict[str, float]:

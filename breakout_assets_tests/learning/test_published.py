@@ -13,13 +13,16 @@ import pytest
 from breakout_assets.dataset.features import with_indicators
 from breakout_assets.dataset.indicators import INDICATOR_COLUMNS, LOOKBACK, window_indicators
 from breakout_assets.dataset.labels import HORIZON, SEGMENT_COLUMNS, label_rows
-from breakout_assets.learning.published import published_rows
+from breakout_assets.learning import published
+from breakout_assets.learning.published import history_indicators, published_rows
 from breakout_assets.learning.recipes import Recipe, recipe
 from breakout_assets.learning.training import fit
 from breakout_assets.market.simulated import SimulatedMarket
 from breakout_assets.market.snapshots import market_rows
 from breakout_assets.market.tokens import load_registry
 from breakout_assets.store import Store
+from breakout_assets_tests.dataset.reference import series_by_ta
+from breakout_assets_tests.dataset.tokens import TOKENS, market
 from breakout_assets_tests.samples import at
 
 FIRST = at("2024-01-01 00:00")
@@ -355,3 +358,23 @@ def test_the_published_recipe_gives_the_same_figures_bit_by_bit(store: Store) ->
     }
     # Text has every digit of a float.
     assert (by.recipe_id, json.dumps(found, default=str, indent=1)) == (GOLDEN_ID, json.dumps(GOLDEN, indent=1))
+
+
+def test_whole_histories_have_the_indicators_of_ta_to_the_last_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(published, "_TOKENS_AT_ONCE", 4)  # awkward tokens share their columns with others
+    rows = market(5, *TOKENS).sort_values(["token", "timestamp"], ignore_index=True)
+    one = rows[rows["token"] == rows["token"].iloc[0]].head(1).assign(token="ONE")
+    rows = pd.concat([rows, one], ignore_index=True)
+    found = history_indicators(rows)
+    for token, history in rows.groupby("token", sort=False):
+        for name, expected in series_by_ta(history.reset_index(drop=True)).items():
+            values = found[name][history.index]
+            assert ((values == expected.to_numpy()) | (np.isnan(values) & expected.isna().to_numpy())).all(), (
+                token,
+                name,
+            )
+
+
+def test_no_rows_have_no_indicators() -> None:
+    found = history_indicators(pd.DataFrame({"token": [], "price": [], "volume": []}))
+    assert {name: len(values) for name, values in found.items()} == dict.fromkeys(INDICATOR_COLUMNS, 0)
