@@ -142,6 +142,8 @@ def conform(frame: pd.DataFrame, table: str) -> pd.DataFrame:
     if missing:
         raise DataError(f"{table} lacks the columns {', '.join(missing)}")
     try:
-        return frame[list(columns)].astype(columns).reset_index(drop=True)
+        frame = frame[list(columns)]
+        others = {name: kind for name, kind in columns.items() if frame[name].dtype != kind}
+        return frame.astype(others).reset_index(drop=True)
     except (TypeError, ValueError) as error:
         raise DataError(f"{table} has values of another type than its contract says: {error}") from error

@@ -1,32 +1,42 @@
 """Labels: what a coin's price did in the five days after each observed hour (the query itself is `labels.sql`)."""
 
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
 from importlib.resources import files
 from typing import Final
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
+from breakout_assets.market.history import day_bounds
 from breakout_assets.market.schema import ORIGIN_CANDLES, ORIGIN_HISTORY
-from breakout_assets.market.snapshots import believed, segments
-from breakout_assets.tables import conform
+from breakout_assets.market.snapshots import segments
+from breakout_assets.tables import DAILY_SNAPSHOTS, LABELLED_DATASET, conform
 
 HORIZON: Final = timedelta(hours=120)
 # The published filters: rows beyond them are neither labelled nor traded.
 UNIVERSE: Final[dict[str, int]] = {"percent_change_7d": 1000, "volume_change_24h": 1000, "cmc_rank": 1000}
 LABELS_SQL: Final = (files("breakout_assets.dataset") / "labels.sql").read_text()
-
-
 # What decides where a series breaks.
 SEGMENT_COLUMNS: Final = ("token", "timestamp", "quarantine", "origin")
+# What stands of a market row in its labelled one.
+_KEPT: Final = tuple(name for name in LABELLED_DATASET if name in DAILY_SNAPSHOTS)
+# What is read of a market row.
+MARKET_COLUMNS: Final = (*_KEPT, "quarantine")
+# What the query asks of a row, and what it adds to it.
+_ASKED: Final = ("timestamp", "price", "percent_change_7d", "volume_change_24h", "cmc_rank", "origin")
+_MADE: Final = tuple(name for name in LABELLED_DATASET if name not in DAILY_SNAPSHOTS)
 
 
 def label_rows(market: pd.DataFrame, between: pd.DataFrame, first: datetime, last: datetime) -> pd.DataFrame:
     """The labelled rows observed from `first` to `last` (whole hours, both included), by token and time.
 
     Args:
-        market: Market rows of at least these hours and of the hours five days after each; quarantined ones are
-            neither labelled nor used as a future price.
+        market: Market rows (`MARKET_COLUMNS` at least) of these hours and of the hours five days after each;
+            quarantined ones are neither labelled nor used as a future price.
         between: `SEGMENT_COLUMNS` of all hours from `first` to five days after `last`.
         first: First hour to label.
         last: Last hour to label.
@@ -34,12 +44,65 @@ def label_rows(market: pd.DataFrame, between: pd.DataFrame, first: datetime, las
     Returns:
         Columns of `tables.LABELLED_DATASET`.
     """
-    breaks = between.assign(segment=segments(between)).drop_duplicates(["token", "timestamp"], keep="last")
-    snapshots = believed(market).merge(breaks[["token", "timestamp", "segment"]], on=["token", "timestamp"])
+    labels = _labels(market, between, first, last)
+    return _rows_of(market, labels.take(np.lexsort((labels["timestamp"], labels["token"]))))
+
+
+def label_days(market: pd.DataFrame, between: pd.DataFrame, days: Sequence[date]) -> dict[date, pd.DataFrame]:
+    """`label_rows` of each of these days, which follow each other; all of them are joined at once."""
+    labels = _labels(market, between, day_bounds(days[0])[0], day_bounds(days[-1])[1])
+    day = labels["timestamp"].to_numpy().astype("datetime64[D]")
+    order = np.lexsort((labels["timestamp"], labels["token"], day))
+    ends = np.searchsorted(day[order], np.array(days, dtype="datetime64[D]"), side="right")
+    rows = _rows_of(market, labels.take(order))
+    begins = np.append(0, ends[:-1])
+    return {
+        each: rows.iloc[begin:end].reset_index(drop=True) for each, begin, end in zip(days, begins, ends, strict=True)
+    }
+
+
+def _rows_of(market: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+    rows = market[list(_KEPT)].take(labels["row"].to_numpy()).reset_index(drop=True)
+    made = labels[list(_MADE)].reset_index(drop=True)
+    return conform(pd.concat([rows, made], axis=1), "labelled_dataset")
+
+
+def _labels(market: pd.DataFrame, between: pd.DataFrame, first: datetime, last: datetime) -> pd.DataFrame:
+    """The columns that the query adds, with each row's place in `market` (`row`), its time, and its token's rank."""
+    token, _ = pd.factorize(market["token"], sort=True)
+    segment = _segment_of(market, between)
+    snapshots = pa.table(
+        {
+            # Names are nothing to join or to carry through a query: it gets their ranks, and the number of the row.
+            "row": np.arange(len(market)),
+            "token": token,
+            "segment": segment,
+            "believed": market["quarantine"].isna().to_numpy() & (segment >= 0),
+            **{name: pa.array(market[name], from_pandas=True) for name in _ASKED},
+        }
+    )
     with duckdb.connect() as connection:
-        connection.register("snapshots", snapshots)
-        labelled = connection.execute(LABELS_SQL).df()
-    return conform(labelled[labelled["timestamp"].between(first, last)], "labelled_dataset")
+        connection.register("market", snapshots)
+        connection.execute("CREATE VIEW snapshots AS SELECT * FROM market WHERE believed")
+        query = f"SELECT row, token, timestamp, {', '.join(_MADE)} FROM ({LABELS_SQL}) WHERE timestamp BETWEEN ? AND ?"  # noqa: S608  constant names
+        found = connection.sql(query, params=[first, last]).to_arrow_table()
+    labels: pd.DataFrame = found.to_pandas(types_mapper={pa.int32(): pd.Int8Dtype()}.get)
+    return labels
+
+
+def _segment_of(market: pd.DataFrame, between: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """The segment of each market row; -1 where it is not known."""
+    number = segments(between)
+    found = np.zeros(len(market), dtype=np.int64)
+    if not number.any():
+        return found
+    broken = between["token"][number > 0].unique()
+    breaks = between.assign(segment=number)[between["token"].isin(broken)]
+    breaks = breaks.drop_duplicates(["token", "timestamp"], keep="last")[["token", "timestamp", "segment"]]
+    hit = market["token"].isin(broken).to_numpy()
+    joined = market.loc[hit, ["token", "timestamp"]].merge(breaks, on=["token", "timestamp"], how="left")
+    found[hit] = joined["segment"].fillna(-1).to_numpy()
+    return found
 
 
 def in_universe(rows: pd.DataFrame) -> pd.Series:

@@ -14,19 +14,7 @@
 -- * Candles and bought history know no rank. That says nothing against a coin, and its row is labelled.
 -- * Any other null fails `<= 1000`, so that a coin is labelled from the hour on in which its seven-day change exists.
 SELECT
-    now_.token,
-    now_.id,
-    now_.name,
-    now_.symbol,
-    now_.timestamp,
-    now_.price,
-    now_.volume,
-    now_.origin,
-    now_.cmc_rank,
-    now_.num_market_pairs,
-    now_.volume_change_24h,
-    now_.percent_change_24h,
-    now_.percent_change_7d,
+    now_.*,
     later.percent_change_7d AS y_percentage_change7d,
     (later.price - now_.price) / now_.price * 100 AS cal_price_change,
     later.timestamp AS label_end,
@@ -45,4 +33,3 @@ WHERE
     now_.percent_change_7d <= 1000
     AND now_.volume_change_24h <= 1000
     AND COALESCE(now_.cmc_rank <= 1000, now_.origin = 'cmc:history' OR now_.origin LIKE 'candles:%')
-ORDER BY now_.token, now_.timestamp

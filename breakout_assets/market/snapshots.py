@@ -47,8 +47,10 @@ def origin_class(origin: pd.Series) -> pd.Series:
 
     Files of the older collector do not say; they are listings.
     """
-    named = origin.fillna(ORIGIN_LISTING)
-    return named.where(~named.str.startswith(f"{ORIGIN_LISTING}:"), ORIGIN_LISTING)
+    codes, names = pd.factorize(origin, use_na_sentinel=False)  # there are few, whatever the number of rows
+    named = pd.Series(names, dtype="str").fillna(ORIGIN_LISTING)
+    classes = named.where(~named.str.startswith(f"{ORIGIN_LISTING}:"), ORIGIN_LISTING)
+    return classes.take(codes).set_axis(origin.index)
 
 
 def segments(rows: pd.DataFrame) -> pd.Series:
@@ -57,12 +59,16 @@ def segments(rows: pd.DataFrame) -> pd.Series:
     A series breaks where its units change (SPLIT_SUSPECT) and where its rows begin to come from another source, whose
     volumes have another level. `rows` has token, timestamp, quarantine and origin, quarantined rows included.
     """
-    split = rows["quarantine"].str.contains(SPLIT, na=False)
-    origins = origin_class(rows["origin"])
-    if not split.any() and origins.nunique() <= 1:
+    split = rows["quarantine"].str.contains(SPLIT, na=False).to_numpy()
+    origin, origins = pd.factorize(origin_class(rows["origin"]))
+    if not split.any() and len(origins) <= 1:
         return pd.Series(0, index=rows.index)
-    ordered = rows.assign(split=split, origins=origins).sort_values(["token", "timestamp"], kind="stable")
-    tokens, origins = ordered["token"], ordered["origins"]
-    other = (origins != origins.shift()) & (tokens == tokens.shift())
-    breaks = (ordered["split"] | other).astype(np.int64)
-    return breaks.groupby(tokens).cumsum().reindex(rows.index)
+    token = pd.factorize(rows["token"])[0]
+    order = np.lexsort((rows["timestamp"].to_numpy(), token))
+    token, origin = token[order], origin[order]
+    begins = np.diff(token, prepend=-1) != 0
+    breaks = (split[order] | ((np.diff(origin, prepend=origin[:1]) != 0) & ~begins)).astype(np.int64)
+    running = np.cumsum(breaks)
+    number = np.empty(len(rows), dtype=np.int64)
+    number[order] = running - (running - breaks)[begins][np.cumsum(begins) - 1]
+    return pd.Series(number, index=rows.index)

@@ -2,13 +2,23 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from breakout_assets.dataset.labels import HORIZON, SEGMENT_COLUMNS, in_universe, label_rows
+from breakout_assets.dataset.labels import (
+    HORIZON,
+    LABELS_SQL,
+    SEGMENT_COLUMNS,
+    in_universe,
+    label_days,
+    label_rows,
+)
+from breakout_assets.market.history import day_bounds
+from breakout_assets.market.snapshots import believed, segments
 from breakout_assets.tables import DAILY_SNAPSHOTS, conform
 from breakout_assets_tests.samples import at
 
@@ -138,3 +148,57 @@ def test_a_rank_that_nobody_can_know_keeps_no_row_out(origin: str | None, kept: 
     outside["origin"] = rows["origin"]
     assert labels(outside, hours=3).empty
     assert not in_universe(outside).any()
+
+
+def awkward_market(seed: int) -> pd.DataFrame:
+    """Nine days of coins with gaps, changes of units and of source, quarantined and unranked rows, by day."""
+    rng = np.random.default_rng(seed)
+    walks = {f"T-{k}": (10 * np.exp(np.cumsum(rng.normal(0, 0.02, 24 * 9)))).tolist() for k in (3, 1, 2, 5, 4)}
+    rows = market({token: [None if rng.random() < 0.05 else price for price in walk] for token, walk in walks.items()})
+    chance = rng.random(len(rows))
+    rows.loc[chance < 0.03, "quarantine"] = "GLITCH"
+    rows.loc[chance < 0.003, "quarantine"] = "SPLIT_SUSPECT"
+    rows.loc[rng.random(len(rows)) < 0.1, "origin"] = "cmc:followed"
+    rows.loc[(rows["timestamp"] < FIRST + timedelta(days=4)) & (rows["token"] == "T-2"), "origin"] = "candles:kraken"
+    rows["cmc_rank"] = rows["cmc_rank"].mask(pd.Series(rng.random(len(rows)) < 0.1))
+    rows["percent_change_7d"] = rng.choice([1.0, 1000.0, 1000.1, np.nan, np.inf], len(rows))
+    in_days = rows.assign(day=rows["timestamp"].dt.date).sort_values(["day", "token"], kind="stable", ignore_index=True)
+    return in_days.drop(columns="day")
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_days_that_are_labelled_together_are_labelled_like_each_alone(seed: int) -> None:
+    rows = awkward_market(seed)
+    days = [(FIRST + timedelta(days=n)).date() for n in range(4)]
+    together = label_days(rows, rows[list(SEGMENT_COLUMNS)], days)
+    assert list(together) == days
+    for day in days:
+        first, last = day_bounds(day)
+        near = rows[rows["timestamp"].between(first, last + HORIZON)]
+        read = near[~near["timestamp"].between(last + timedelta(hours=1), first + HORIZON - timedelta(hours=1))]
+        alone = label_rows(read.reset_index(drop=True), near[list(SEGMENT_COLUMNS)], first, last)
+        pd.testing.assert_frame_equal(together[day], alone, check_exact=True)
+    assert pd.concat(together.values())["label_status"].value_counts().min() > 30
+    whole = label_rows(rows.sample(frac=1, random_state=1), rows[list(SEGMENT_COLUMNS)], FIRST, day_bounds(days[-1])[1])
+    joined = pd.concat(together.values()).sort_values(["token", "timestamp"], ignore_index=True)
+    pd.testing.assert_frame_equal(whole, joined, check_exact=True)
+
+
+def test_a_day_without_rows_among_others_is_empty() -> None:
+    rows = market({"A-1": [1.0] * 24 + [None] * 24 + [1.0] * 24})
+    days = [(FIRST + timedelta(days=n)).date() for n in range(3)]
+    found = label_days(rows, rows[list(SEGMENT_COLUMNS)], days)
+    assert [len(found[day]) for day in days] == [24, 0, 24]
+    assert found[days[1]].dtypes.to_dict() == found[days[0]].dtypes.to_dict()
+
+
+def test_the_query_gives_the_same_to_whoever_runs_it_over_a_table_of_market_rows() -> None:
+    rows = awkward_market(4)
+    last = FIRST + timedelta(days=9)
+    found = label_rows(rows, rows[list(SEGMENT_COLUMNS)], FIRST, last)
+    snapshots = believed(rows.assign(segment=segments(rows)))
+    with duckdb.connect() as connection:
+        connection.register("snapshots", snapshots)
+        by_hand = connection.execute(f"SELECT * FROM ({LABELS_SQL}) ORDER BY token, timestamp").df()  # noqa: S608
+    pd.testing.assert_frame_equal(conform(by_hand, "labelled_dataset"), found, check_exact=True)
+    assert {"quarantine", "segment"} <= set(by_hand.columns)
