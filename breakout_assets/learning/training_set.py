@@ -95,8 +95,10 @@ def of_one_origin(rows: pd.DataFrame, rows_needed: int) -> tuple[pd.DataFrame, s
     if origins.nunique() <= 1:
         return rows, str(origins.iloc[0]) if len(rows) else ""
     labelled = origins[rows["label_status"] == "labelled"].value_counts()
-    newest = str(origins.to_numpy()[rows["timestamp"].to_numpy().argmax()])
-    chosen = newest if labelled.get(newest, 0) >= rows_needed else str(origins.value_counts().index[0])
+    newest = rows.loc[rows["timestamp"] == rows["timestamp"].max(), "token"].astype("str")
+    first = str(origins[newest.idxmin()])  # of several the first token's: the order of rows must not decide
+    most = origins.value_counts().sort_index().sort_values(ascending=False, kind="stable")
+    chosen = first if labelled.get(first, 0) >= rows_needed else str(most.index[0])
     return rows[origins == chosen].reset_index(drop=True), chosen
 
 

@@ -19,7 +19,12 @@ def rows_from(*parts: tuple[str | None, int]) -> pd.DataFrame:
     origins = [origin for origin, count in parts for _ in range(count)]
     hours = pd.date_range(at("2024-03-01"), periods=len(origins), freq="h")
     return pd.DataFrame(
-        {"timestamp": hours, "origin": pd.Series(origins, dtype="str"), "label_status": "labelled"},
+        {
+            "token": "A-1",
+            "timestamp": hours,
+            "origin": pd.Series(origins, dtype="str"),
+            "label_status": "labelled",
+        },
     ).sample(frac=1, random_state=1, ignore_index=True)
 
 
@@ -46,6 +51,22 @@ def test_rows_without_a_label_do_not_count() -> None:
 
 def test_no_rows_have_no_source() -> None:
     assert of_one_origin(rows_from().reset_index(drop=True), 8)[1] == ""
+
+
+def test_the_order_of_rows_does_not_decide_between_two_sources_of_the_newest_hour() -> None:
+    rows = pd.concat(
+        [
+            rows_from(("cmc", 9)).assign(token="B-2"),
+            rows_from(("candles:binance", 9)).assign(token="A-1"),
+            rows_from(("cmc", 3)).assign(token="C-3"),
+        ],
+        ignore_index=True,
+    )
+    for seed in range(5):
+        assert of_one_origin(rows.sample(frac=1, random_state=seed), 8)[1] == "candles:binance"
+    equal = rows[rows["token"] != "C-3"]
+    for seed in range(5):
+        assert of_one_origin(equal.sample(frac=1, random_state=seed), 99)[1] == "candles:binance"
 
 
 # Shards --------------------------------------------------------------------------------------------------------------
@@ -79,8 +100,8 @@ def test_the_pool_is_the_same_out_of_files_as_out_of_all_rows(
     store: Store, tmp_path: Path, hour_step: int, as_of: datetime | None
 ) -> None:
     rows = feature_rows(tokens=3, hours=500)
-    venue = feature_rows(tokens=2, hours=40, seed=1).assign(origin="candles:binance")
-    venue["timestamp"] -= pd.Timedelta(hours=40)
+    venue = feature_rows(tokens=2, hours=490, seed=1).assign(origin="candles:binance")
+    venue["token"] = venue["token"].str.replace("T", "V")
     rows = pd.concat([rows.assign(origin=np.where(rows.index % 2, "cmc", "cmc:followed")), venue], ignore_index=True)
     rows.loc[10:14, "VWRSI"] = np.nan
     rows.loc[20:22, "OBV"] = 1e300
