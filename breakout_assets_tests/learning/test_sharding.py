@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from breakout_assets import objects
 from breakout_assets.errors import DataError, TemporaryError
 from breakout_assets.learning import model_files
 from breakout_assets.learning.generations import MANIFEST_FILE, generation_folder
@@ -101,6 +102,16 @@ def test_a_token_that_is_trained_alone_is_the_same(tmp_path: Path, filled: Path,
     assert found == {name: sha for name, sha in one_by_one.items() if f"/{TOKENS[2]}/" in name}
     assert outcome.manifest["model_hash"] in found.values()
     assert outcome.origin == "simulated"
+
+
+@pytest.mark.long
+def test_processes_train_into_a_bucket(bucket_store: Store, one_by_one: dict[str, str]) -> None:
+    store_features(bucket_store, some_rows())
+    outcomes = list(train_models(Training(bucket_store, SMALL), [POOLED, *TOKENS], workers=2, shard=3))
+    assert names_of(outcomes, Trained) == {POOLED, *TOKENS}
+    files = [file.path for file in objects.found_under(bucket_store.root / "token_model")]
+    found = {objects.below(bucket_store.root, file): objects.read(file) for file in files}
+    assert {name: hashlib.sha256(data).hexdigest() for name, data in found.items()} == one_by_one
 
 
 # What goes wrong ---------------------------------------------------------------------------------------------------
