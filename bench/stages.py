@@ -219,10 +219,11 @@ def _backfill_source(world: World) -> Work:
         labels = source.label(rows[rows["timestamp"] >= _day(world)])
         labels = labels[labels["timestamp"] <= last]
         made = source.indicators(rows[rows["timestamp"] <= last])
-        return labels.merge(made[["id", "timestamp", *INDICATOR_COLUMNS]], on=["id", "timestamp"])
+        rows = labels.merge(made[["id", "timestamp", *INDICATOR_COLUMNS]], on=["id", "timestamp"])
+        # Only in the day's last hour do the published way's windows begin where the platform's do.
+        return _named(rows[rows["timestamp"] == last])
 
-    # Only in the day's last hour do the published way's windows begin where the platform's do.
-    return lambda: _named(work()).query("timestamp == @last")
+    return work
 
 
 def _stored_day(world: World) -> Work:
