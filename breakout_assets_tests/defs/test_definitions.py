@@ -93,7 +93,7 @@ def test_jobs_schedules_and_sensors() -> None:
     jobs = {name for name in repository.job_names if not name.startswith("__")}
     assert jobs == {
         *("hourly_job", "exits_job", "daily_snapshots_job", "dataset_job", "coverage_job", "training_job"),
-        *("evaluation_job", "monitoring_job", "portfolio_job"),
+        *("evaluation_job", "monitoring_job", "portfolio_job", "retention_job"),
         *("halt_trading", "resume_trading"),
     }
     assert {(s.name, s.cron_schedule, s.execution_timezone) for s in repository.schedule_defs} == {
@@ -106,6 +106,7 @@ def test_jobs_schedules_and_sensors() -> None:
         ("evaluation_schedule", "0 4 * * 0", "UTC"),
         ("portfolio_schedule", "20 0 * * *", "UTC"),
         ("monitoring_schedule", "10 1 * * *", "UTC"),
+        ("retention_schedule", "10 2 * * *", "UTC"),
     }
     assert {sensor.name for sensor in repository.sensor_defs} == {
         "snapshot_arrivals",
