@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -11,13 +11,13 @@ import pandas as pd
 
 from bench import source
 from bench.world import World, pickled
-from breakout_assets.dataset.features import HISTORY_COLUMNS, with_indicators
+from breakout_assets.dataset.features import HISTORY_COLUMNS, days_of_look_back, with_indicators
 from breakout_assets.dataset.indicators import INDICATOR_COLUMNS, LOOKBACK, window_indicators
 from breakout_assets.dataset.labels import HORIZON, label_rows
 from breakout_assets.learning.predicting import ModelShelf, predict_hour
 from breakout_assets.learning.published import history_indicators
 from breakout_assets.learning.serving import serving_models
-from breakout_assets.market.history import day_bounds, hour_of_rows, read_days, read_until
+from breakout_assets.market.history import day_bounds, hour_of_rows, read_days, read_newest
 
 # What is timed; whatever comes before it is set up outside the clock.
 Work = Callable[[], pd.DataFrame]
@@ -190,12 +190,13 @@ def _tick_source(world: World) -> Work:
 def tick(world: World) -> Work:
     """What an hour computes, from the files of the market to a score for each coin."""
     hour = world.last_hour
+    sound = _undoubted(world, hour.date())
 
     def work() -> pd.DataFrame:
-        market = read_until(world.store, hour - LOOKBACK + HOUR, hour)
-        live = with_indicators(hour_of_rows(market, hour), market, hour, hour)
+        newest, market = read_newest(world.store, hour - LOOKBACK + HOUR, hour, HISTORY_COLUMNS)
+        live = with_indicators(hour_of_rows(newest, hour), market, hour, hour)
         rows = predict_hour(live, ModelShelf(world.store, world.recipe), hour, None, trusting=True)
-        return rows.loc[rows["model_scope"] == "token", [*_KEY, "score"]]
+        return _among(sound, rows.loc[rows["model_scope"] == "token", [*_KEY, "score"]])
 
     return work
 
@@ -227,7 +228,21 @@ def _backfill_source(world: World) -> Work:
 
 
 def _stored_day(world: World) -> Work:
-    return lambda: _labelled(world.store.read_table("indicator_features", [_day(world).date()]))
+    day = _day(world).date()
+    sound = _undoubted(world, day)
+    return lambda: _among(sound, _labelled(world.store.read_table("indicator_features", [day])))
+
+
+def _undoubted(world: World, day: date) -> pd.Series:
+    """Coins no row of which was quarantined in the look-back of a day: the published way believes every row."""
+    days = [each for each in days_of_look_back(day) if world.store.has_table("daily_snapshots", each)]
+    rows = world.store.read_table("daily_snapshots", days, ["token", "quarantine"])
+    doubted = rows["token"][rows["quarantine"].notna()].unique()
+    return rows["token"][~rows["token"].isin(doubted)].drop_duplicates()
+
+
+def _among(tokens: pd.Series, rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows["token"].isin(tokens)]
 
 
 def _named(rows: pd.DataFrame) -> pd.DataFrame:
