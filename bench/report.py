@@ -97,7 +97,6 @@ def write(folder: Path, size: Mapping[str, int], rows: Sequence[Row], growths: S
     }
     (folder / "results.json").write_text(json.dumps(content, indent=2) + "\n")
     for growth in growths:
-        (folder / _picture(growth)).write_bytes(b"")
         _draw(growth, folder / _picture(growth))
     report = folder / "results.md"
     report.write_text("\n".join([*_head(size), *_table(rows), *_curves(growths)]) + "\n")
