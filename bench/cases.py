@@ -18,8 +18,8 @@ _ALIGNED = 1e-4  # share of near values that may be far off: a tree's cut betwee
 def comparable(stage: Stage, rows: pd.DataFrame) -> pd.DataFrame:
     """A result in one order, with one name a column and plain numbers, whoever made it."""
     rows = rows.rename(columns={"volume_24h": "volume"}).reset_index(drop=True)
-    if "token" not in rows:
-        rows = rows.assign(token=rows["id"].astype("str"))
+    if "id" in rows:  # which both ways know; token is the platform's word
+        rows = rows.assign(token=rows["id"].astype("int64").astype("str"))
     columns = [*stage.exact, *stage.near]
     scales = [column for column in ("price", "volume") if column in rows and column not in columns]
     plain = rows[[*_KEY, *columns, *scales]].sort_values(_KEY, kind="stable", ignore_index=True)

@@ -27,6 +27,9 @@ _MARKET: Final = ("price", "volume", *source.COLUMNS[5:])
 _LABELS: Final = ("price", "cal_price_change", "y")
 # Of a sum of money over a window, and of prices; how near the same value comes by another order of additions.
 _ROUNDING: Final = 1e-9
+_DECIMALS: Final = (
+    1e-6  # the published query rounds prices to 15 decimals, and there are coins at a millionth of a cent
+)
 _WINDOW_TOLERANCES: Final = dict.fromkeys(INDICATOR_COLUMNS, _ROUNDING)
 _SAMPLED_COINS: Final = 25  # windows of so many coins stand for all: one by one they would take hours
 
@@ -260,7 +263,7 @@ STAGES: Final[Mapping[str, Stage]] = {
         "labels",
         {"source": _label_source, "hash join": _label},
         exact=("price", "y"),
-        near={"cal_price_change": 1e-9},
+        near={"cal_price_change": _DECIMALS},
         least={"hash join": 2},
         note="The published query rounds prices to 15 decimals.",
     ),
@@ -295,7 +298,7 @@ STAGES: Final[Mapping[str, Stage]] = {
         "labels and indicators, a day",
         {"source": _backfill_source, "stored": _stored_day},
         exact=("price", "y"),
-        near={"cal_price_change": 1e-9, **_WINDOW_TOLERANCES},
+        near={"cal_price_change": _DECIMALS, **_WINDOW_TOLERANCES},
         note="The published way makes a day by itself, since its indicators begin where its rows do; compared are the "
         "rows of the day's last hour. The platform's side is a whole Dagster run, start included.",
     ),
