@@ -208,3 +208,15 @@ def test_prices_are_not_kept_in_a_dictionary_and_words_are(store: Store) -> None
     assert not columns["price"].has_dictionary_page
     assert columns["token"].has_dictionary_page
     assert {column.compression for column in columns.values()} == {"ZSTD"}
+
+
+def test_rows_are_counted_by_the_values_of_some_columns(store: Store) -> None:
+    for day in DAYS:
+        store.write_table("daily_snapshots", day, market_day(day))
+    found = store.count("daily_snapshots", DAYS, ["token", "quarantine"])
+    rows = store.read_table("daily_snapshots", DAYS)
+    expected = rows.groupby(["token", "quarantine"], dropna=False).size().rename("n").reset_index()
+    pd.testing.assert_frame_equal(found, expected)
+    assert store.count("daily_snapshots", [], ["token"]).empty
+    with pytest.raises(DataError, match=r"missing for 1 of 4 partitions.*2024/03/04\.parquet"):
+        store.count("daily_snapshots", [*DAYS, date(2024, 3, 4)], ["token"])

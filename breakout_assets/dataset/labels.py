@@ -1,6 +1,6 @@
 """Labels: what a coin's price did in the five days after each observed hour (the query itself is `labels.sql`)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
 from importlib.resources import files
 from typing import Final
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from breakout_assets.market.history import day_bounds
+from breakout_assets.market.history import by_day, day_bounds
 from breakout_assets.market.schema import ORIGIN_CANDLES, ORIGIN_HISTORY
 from breakout_assets.market.snapshots import segments
 from breakout_assets.tables import DAILY_SNAPSHOTS, LABELLED_DATASET, conform
@@ -48,17 +48,14 @@ def label_rows(market: pd.DataFrame, between: pd.DataFrame, first: datetime, las
     return _rows_of(market, labels.take(np.lexsort((labels["timestamp"], labels["token"]))))
 
 
-def label_days(market: pd.DataFrame, between: pd.DataFrame, days: Sequence[date]) -> dict[date, pd.DataFrame]:
-    """`label_rows` of each of these days, which follow each other; all of them are joined at once."""
+def label_days(
+    market: pd.DataFrame, between: pd.DataFrame, days: Sequence[date]
+) -> Iterator[tuple[date, pd.DataFrame]]:
+    """Each of these days, which are in order, with its `label_rows`; all of them are joined at once."""
     labels = _labels(market, between, day_bounds(days[0])[0], day_bounds(days[-1])[1])
     day = labels["timestamp"].to_numpy().astype("datetime64[D]")
     order = np.lexsort((labels["timestamp"], labels["token"], day))
-    ends = np.searchsorted(day[order], np.array(days, dtype="datetime64[D]"), side="right")
-    rows = _rows_of(market, labels.take(order))
-    begins = np.append(0, ends[:-1])
-    return {
-        each: rows.iloc[begin:end].reset_index(drop=True) for each, begin, end in zip(days, begins, ends, strict=True)
-    }
+    return by_day(_rows_of(market, labels.take(order)), days)
 
 
 def _rows_of(market: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,11 @@
 """Dataset assets: what models learn from, and the same for the hour that is traded on."""
 
+from collections.abc import Iterator, Sequence
+from typing import Final
+
 import dagster as dg
+import pandas as pd
+from upath import UPath
 
 from breakout_assets.defs.market import daily_snapshots, hourly_snapshots
 from breakout_assets.defs.partitions import (
@@ -16,7 +21,16 @@ from breakout_assets.defs.partitions import (
     days_between,
     hour_of,
 )
-from breakout_assets.defs.reporting import WHEN_PASSING, Made, checks_of, each_partition, preview, refusing
+from breakout_assets.defs.reporting import (
+    WHEN_PASSING,
+    Made,
+    Metadata,
+    checks_of,
+    each_chunk,
+    each_partition,
+    preview,
+    refusing,
+)
 from breakout_assets.learning.recipes import recipe
 from breakout_assets.settings import Settings
 from breakout_assets.store import Store
@@ -24,6 +38,8 @@ from breakout_assets.validation import CHECKS, check_indicators, check_labels
 
 GROUP = "dataset"
 OWNERS = ["team:research"]
+# Days of a range that are read and computed together: their look-back is read once for all of them.
+DAYS_AT_ONCE: Final = 15
 
 
 @dg.asset(
@@ -43,26 +59,30 @@ def labelled_dataset(context: dg.AssetExecutionContext, store: dg.ResourceParam[
     own price exactly 120 hours later, in percent; `y` is 1 where that is above 10. Rows without that later price stay,
     as `censored`. A day exists here once its five-day future is over.
     """
-    from breakout_assets.dataset.labels import HORIZON, SEGMENT_COLUMNS, label_rows
-    from breakout_assets.market.history import day_bounds, read_days
+    from breakout_assets.dataset.labels import HORIZON, MARKET_COLUMNS, SEGMENT_COLUMNS, label_days
+    from breakout_assets.market.history import read_days
 
-    def make(key: str) -> Made:
-        day = day_of(key)
-        between = read_days(store, days_between(day, day + HORIZON), SEGMENT_COLUMNS)
-        rows = label_rows(read_days(store, [day, day + HORIZON]), between, *day_bounds(day))
-        path = store.write_table("labelled_dataset", day, rows)
-        labelled = rows[rows["label_status"] == "labelled"]
-        metadata = {
-            "rows": len(rows),
-            "tokens": int(rows["token"].nunique()),
-            "base_rate": round(float(labelled["y"].mean()), 4) if len(labelled) else 0.0,
-            **_bounds(int(labelled["y"].sum()), len(labelled), len(rows)),
-            "path": dg.MetadataValue.path(str(path)),
-            "preview": preview(rows, ["token", "timestamp", "price", "cal_price_change", "y", "label_status"]),
-        }
-        return metadata, check_labels(rows)
+    def make(keys: Sequence[str]) -> Iterator[tuple[str, Made]]:
+        days = [day_of(key) for key in keys]
+        between = read_days(store, days_between(days[0], days[-1] + HORIZON), SEGMENT_COLUMNS)
+        market = read_days(store, sorted({*days, *(day + HORIZON for day in days)}), MARKET_COLUMNS)
+        for day, rows in label_days(market, between, days):
+            path = store.write_table("labelled_dataset", day, rows)
+            yield day.isoformat(), (_labels_metadata(rows, path), check_labels(rows))
 
-    return each_partition(context, make)
+    return each_chunk(context, make, DAYS_AT_ONCE)
+
+
+def _labels_metadata(rows: pd.DataFrame, path: UPath) -> Metadata:
+    labelled = rows[rows["label_status"] == "labelled"]
+    return {
+        "rows": len(rows),
+        "tokens": int(rows["token"].nunique()),
+        "base_rate": round(float(labelled["y"].mean()), 4) if len(labelled) else 0.0,
+        **_bounds(int(labelled["y"].sum()), len(labelled), len(rows)),
+        "path": dg.MetadataValue.path(str(path)),
+        "preview": preview(rows, ["token", "timestamp", "price", "cal_price_change", "y", "label_status"]),
+    }
 
 
 def _bounds(rises: int, labelled: int, rows: int) -> dict[str, int | float]:
@@ -93,30 +113,33 @@ def indicator_features(
     """
     from breakout_assets.dataset.features import HISTORY_COLUMNS, days_of_look_back, with_indicators
     from breakout_assets.learning.training_set import tokens_with_history
-    from breakout_assets.market.history import day_bounds, read_days
+    from breakout_assets.market.history import by_day, day_bounds, read_days
 
-    rows_needed = recipe(settings.recipe).min_rows
+    def make(keys: Sequence[str]) -> Iterator[tuple[str, Made]]:
+        days = [day_of(key) for key in keys]
+        labelled = store.read_table("labelled_dataset", days)
+        market = read_days(store, [*days_of_look_back(days[0]), *days[1:]], HISTORY_COLUMNS)
+        features = with_indicators(labelled, market, day_bounds(days[0])[0], day_bounds(days[-1])[1])
+        expected = labelled["timestamp"].dt.date.value_counts()
+        for day, rows in by_day(features, days):
+            path = store.write_table("indicator_features", day, rows)
+            yield day.isoformat(), (_features_metadata(rows, path), check_indicators(rows, int(expected.get(day, 0))))
 
-    def make(key: str) -> Made:
-        day = day_of(key)
-        labelled = store.read_table("labelled_dataset", [day])
-        market = read_days(store, days_of_look_back(day), HISTORY_COLUMNS)
-        rows = with_indicators(labelled, market, *day_bounds(day))
-        path = store.write_table("indicator_features", day, rows)
-        metadata = {
-            "rows": len(rows),
-            "tokens": int(rows["token"].nunique()),
-            "complete_rows": len(rows.dropna(subset=["MACD_signal", "VWRSI"])),
-            "path": dg.MetadataValue.path(str(path)),
-            "preview": preview(rows, ["token", "timestamp", "price", "RSI", "MACD", "sma_20", "OBV", "y"]),
-        }
-        return metadata, check_indicators(rows, len(labelled))
-
-    result = each_partition(context, make)
+    result = each_chunk(context, make, DAYS_AT_ONCE)
     with refusing():
-        tokens = tokens_with_history(store, rows_needed)
+        tokens = tokens_with_history(store, recipe(settings.recipe).min_rows)
     context.instance.add_dynamic_partitions(TOKENS_NAME, [POOLED, *tokens])
     return result
+
+
+def _features_metadata(rows: pd.DataFrame, path: UPath) -> Metadata:
+    return {
+        "rows": len(rows),
+        "tokens": int(rows["token"].nunique()),
+        "complete_rows": int(rows[["MACD_signal", "VWRSI"]].notna().all(axis=1).sum()),
+        "path": dg.MetadataValue.path(str(path)),
+        "preview": preview(rows, ["token", "timestamp", "price", "RSI", "MACD", "sma_20", "OBV", "y"]),
+    }
 
 
 @dg.asset(

@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ WHEN_PASSING: Final = dg.RetryPolicy(
 Findings = Mapping[str, str]
 Made = tuple[Metadata, Findings]
 """What the UI shows of a partition, and the checks that it fails: name -> what is wrong."""
+MakeChunk = Callable[[Sequence[str]], Iterable[tuple[str, Made]]]
 
 
 def each_partition(context: dg.AssetExecutionContext, make: Callable[[str], Made]) -> dg.MaterializeResult:
@@ -36,19 +37,36 @@ def each_partition(context: dg.AssetExecutionContext, make: Callable[[str], Made
     Raises:
         dg.Failure: a partition was refused. Those that were made are recorded before, since they are stored.
     """
+    return each_chunk(context, lambda keys: ((key, make(key)) for key in keys), size=1)
+
+
+def each_chunk(context: dg.AssetExecutionContext, make: MakeChunk, size: int) -> dg.MaterializeResult:
+    """The same for partitions that share what is read: `make` is handed up to `size` keys that follow each other.
+
+    It yields each partition once it is stored. If it refuses, those of the chunk that it has not made are made one by
+    one, so that only those that are at fault are missing. Raises as `each_partition`.
+    """
     made: dict[str, Made] = {}
     refused: dict[str, str] = {}
     keys = list(context.partition_keys)
-    for number, key in enumerate(keys, start=1):
+    waiting = [keys[begin : begin + size] for begin in range(0, len(keys), size)]
+    while waiting:
+        chunk = waiting.pop(0)
         try:
-            made[key] = make(key)
+            for key, found in make(chunk):
+                made[key] = found
+                log_progress(context, len(made) + len(refused), len(keys))
         except (DataError, SettingsError) as error:
-            refused[key] = str(error)
-            context.log.error("%s: %s", key, error)
+            left = [key for key in chunk if key not in made]
+            if len(chunk) > 1:
+                waiting = [[key] for key in left] + waiting
+                continue
+            refused[left[0]] = str(error)
+            context.log.error("%s: %s", left[0], error)
+            log_progress(context, len(made) + len(refused), len(keys))
         except TemporaryError:
             _record(context, {key: metadata for key, (metadata, _) in made.items()})
             raise
-        log_progress(context, number, len(keys))
     if refused:
         raise_refused(context, {key: metadata for key, (metadata, _) in made.items()}, refused)
     for key, (metadata, _) in made.items():

@@ -30,12 +30,9 @@ DAYS_AT_ONCE: Final = 10
 
 def tokens_with_history(store: Store, rows_needed: int) -> list[str]:
     """The tokens that have at least this many labelled rows, by name."""
-    days = store.days_of("indicator_features")
-    if not days:
-        return []
-    rows = store.read_table("indicator_features", days, ["token", "label_status"])
-    counts = rows.loc[rows["label_status"] == "labelled", "token"].value_counts()
-    return sorted(str(token) for token in counts[counts >= rows_needed].index)
+    counts = store.count("indicator_features", store.days_of("indicator_features"), ["token", "label_status"])
+    enough = (counts["label_status"] == "labelled") & (counts["n"] >= rows_needed)
+    return sorted(counts.loc[enough, "token"].tolist())
 
 
 def training_rows(store: Store, tokens: Sequence[str] | None = None) -> pd.DataFrame:

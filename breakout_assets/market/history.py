@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from typing import Final
 
+import numpy as np
 import pandas as pd
 
 from breakout_assets.errors import DataError
@@ -131,6 +132,14 @@ def _stretches(files: Sequence[RawFile]) -> Iterator[list[RawFile]]:
         stretch.append(file)
     if stretch:
         yield stretch
+
+
+def by_day(rows: pd.DataFrame, days: Iterable[date]) -> Iterator[tuple[date, pd.DataFrame]]:
+    """Each of these days with its rows, of rows that lie day by day; without a copy."""
+    day = rows["timestamp"].to_numpy().astype("datetime64[D]")
+    for each in days:
+        begin, end = (int(np.searchsorted(day, np.datetime64(each), side)) for side in ("left", "right"))
+        yield each, rows.iloc[begin:end].reset_index(drop=True)
 
 
 def compacted_hours(store: Store, day: date) -> set[datetime]:
