@@ -183,7 +183,8 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path, filled: Pa
     hold_up(training, TOKENS[0])
     (tmp_path / "trains.py").write_text(TRAINS)
     command = [sys.executable, str(tmp_path / "trains.py"), str(training.store.root), *TOKENS[:2]]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    # Who is killed tidies nothing up: what it leaves behind lies in the test's own folder.
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout
         name, *pids = parent.stdout.readline().split()
