@@ -53,6 +53,8 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> World:
         [traded] = instance.get_run_ids()
         for hours_ago in (2, 0):
             PastRun.of(instance, traded).repeat(hours_of(NOW - hours_ago * HOUR, 1))
+        for ending in ("wal", "shm"):  # left there by a process that was killed
+            files_of(instance, traded)[0].with_suffix(f".db-{ending}").touch()
         put(world.store, NOW - HOUR, [coin(1)]).write_bytes(b"")
         run_hour(world, dg.RunRequest(partition_key=hour_key(NOW - HOUR)), must_succeed=False)
         put(world.store, MIDNIGHT - DAY, [coin(1)])

@@ -139,8 +139,9 @@ def make_again(instance: dg.DagsterInstance, asset: str, like: str, moments: Map
 def files_of(instance: dg.DagsterInstance, run_id: str) -> list[Path]:
     """The files of a run: its events, and the output of its steps."""
     events = Path(_log(instance).path_for_shard(run_id))
+    beside = (Path(f"{events}-wal"), Path(f"{events}-shm"))
     output = Path(instance.compute_log_manager.get_captured_local_path([run_id, "x"], "out")).parent  # type: ignore[attr-defined]
-    return [file for file in (events, *output.rglob("*")) if file.is_file()]
+    return [file for file in (events, *beside, *output.rglob("*")) if file.is_file()]
 
 
 def hours_of(first: datetime, count: int) -> dict[str, datetime]:
