@@ -47,7 +47,7 @@ GROUP: Final = 60
 # Rows after the last of their first rows where the enclosing paths begin: earlier ones would run longer, later ones
 # would gain nothing on the allowance for rounding.
 MEMORY: Final = 420
-_ROWS: Final = 720  # that a window can hold at most
+MOST_ROWS: Final = 720  # that a window can hold at most
 _CHECKED: Final = 8  # steps between looks at whether paths have met
 _SIDE_BY_SIDE: Final = 8192  # proofs, or single windows: fewer would cost more calls, more would leave the cache
 _NEVER: Final = np.iinfo(np.int64).max
@@ -56,9 +56,9 @@ _NEVER: Final = np.iinfo(np.int64).max
 # had: what is left of the distance at the window's first row, and twice the rounding errors of all steps. A step
 # rounds two products and their sum, by less than 2.1 units of 2**-53; fading, they add up to at most 14 steps' worth.
 _ROUNDING: Final = 2 * 2.1 * 14 * 2.0**-53
-_MOVES_APART: Final = (13 / 14) ** MEMORY + 1.5 * _ROUNDING
+MOVES_APART: Final = (13 / 14) ** MEMORY + 1.5 * _ROUNDING
 # The signal line takes over the distances of both averages of the MACD, 1.5 times in sum, and has its own.
-_PRICES_APART: Final = 4 * (25 / 27) ** MEMORY + 3 * _ROUNDING
+PRICES_APART: Final = 4 * (25 / 27) ** MEMORY + 3 * _ROUNDING
 
 
 def average_values(price: _Floats, begins: _Ints, starts: _Ints, ends: _Ints) -> dict[str, _Floats]:
@@ -161,7 +161,7 @@ def _meeting_rows(run: _Run, tokens: _Ints, groups: _Ints) -> _Ints:
     """For each token and group the row from which on its windows have the run's averages."""
     row = groups * GROUP + MEMORY
     # The last row that a window of the group can have, or that there is.
-    last = np.minimum(groups * GROUP + _ROWS - 1, run.lengths[tokens] - 1)
+    last = np.minimum(groups * GROUP + MOST_ROWS - 1, run.lengths[tokens] - 1)
     place = tokens * run.price.shape[1] + np.array([row, last])
     prices, rises, falls = _apart(run)[:, tokens, groups - 1]
     met = np.maximum.reduce(
@@ -185,7 +185,7 @@ def _apart(run: _Run) -> _Floats:
         prices = np.maximum(prices, path)
     begins = np.arange(1, run.price.shape[1], GROUP)
     found = []
-    for path, part in ((prices, _PRICES_APART), (run.paths[_RISE], _MOVES_APART), (run.paths[_FALL], _MOVES_APART)):
+    for path, part in ((prices, PRICES_APART), (run.paths[_RISE], MOVES_APART), (run.paths[_FALL], MOVES_APART)):
         greatest = spans = np.maximum.reduceat(path, begins, axis=1)
         for later in range(1, MEMORY // GROUP + 1):
             greatest = np.maximum(greatest[:, :-1], spans[:, later:])

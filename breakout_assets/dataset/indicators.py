@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from breakout_assets.dataset.averages import average_values
+from breakout_assets.dataset.compiling import load_compiled
 from breakout_assets.dataset.window_sums import DAY, MOST_ROWS, or_zero, recent_values, window_sums
 from breakout_assets.errors import DataError
 
@@ -81,14 +82,18 @@ def window_indicators(rows: pd.DataFrame, hours: Sequence[datetime] | pd.Datetim
     first, last = _span(hours)
     read, place = _readable(rows, first, last)
     asked = read.hour >= first
-    keys = rows[["token", "timestamp"]].iloc[place[asked]].reset_index(drop=True)
+    place = place[asked]
+    keys = pd.DataFrame({name: rows[name].array.take(place) for name in ("token", "timestamp")}, copy=False)
     values = np.empty((len(INDICATOR_COLUMNS), len(keys)))
-    begun = 0
-    for block in _token_batches(read):
-        ends = np.flatnonzero(block.hour >= first)
-        if len(ends):
-            _fill(values[:, begun : begun + len(ends)], block, ends)
-            begun += len(ends)
+    if load_compiled(len(keys)):
+        _fill_compiled(values, read, first)
+    else:
+        begun = 0
+        for block in _token_batches(read):
+            ends = np.flatnonzero(block.hour >= first)
+            if len(ends):
+                _fill(values[:, begun : begun + len(ends)], block, ends)
+                begun += len(ends)
     columns = pd.DataFrame(values.T, columns=list(INDICATOR_COLUMNS), copy=False)
     return pd.concat([keys, columns], axis=1)
 
@@ -128,34 +133,43 @@ def _readable(rows: pd.DataFrame, first: int, last: int) -> tuple[_Rows, _Ints]:
     for column in ("token", "timestamp"):
         if rows[column].isna().any():
             raise DataError(f"{int(rows[column].isna().sum())} rows have no {column}; leave them out beforehand.")
-    moment = rows["timestamp"].to_numpy().astype("datetime64[us]").astype(np.int64)
+    moment = rows["timestamp"].to_numpy().astype("datetime64[us]", copy=False).view(np.int64)
     kept = np.flatnonzero((moment > (first - _WINDOW) * _HOUR) & (moment <= last * _HOUR))
-    near = rows[["token", "price", "volume"]].iloc[kept]
-    token = pd.factorize(near["token"].astype("str"), sort=True)[0].astype(np.int64)
+    near = rows["token"] if len(kept) == len(rows) else rows["token"].iloc[kept]
+    token = pd.factorize(near.astype("str"), sort=True)[0]
     moment = moment[kept]
     hour = moment // _HOUR
+    key = token * (last - first + _WINDOW) + (hour - first)
     # Files are sorted already, each by itself: a stable sort merges them.
-    order = np.argsort(token * (last - first + _WINDOW) + (hour - first), kind="stable")
-    price = near["price"].to_numpy(dtype=np.float64, na_value=np.nan)[order]
-    volume = near["volume"].to_numpy(dtype=np.float64, na_value=np.nan)[order]
-    read = _Rows(token[order], hour[order], price, volume)
+    order = np.argsort(key, kind="stable")
     place = kept[order]
-    _refuse_impossible(rows, read, place, (moment % _HOUR != 0)[order])
-    return read, place
+    price = rows["price"].to_numpy(dtype=np.float64, na_value=np.nan)[place]
+    volume = rows["volume"].to_numpy(dtype=np.float64, na_value=np.nan)[place]
+    _refuse_impossible(rows, price, volume, key[order], (hour * _HOUR != moment)[order], place)
+    return _Rows(token[order], hour[order], price, volume), place
 
 
-def _refuse_impossible(rows: pd.DataFrame, read: _Rows, place: _Ints, within_an_hour: _Bools) -> None:
-    twice = (np.diff(read.token, prepend=-1) == 0) & (np.diff(read.hour, prepend=-1) == 0)
+def _refuse_impossible(
+    rows: pd.DataFrame, price: _Floats, volume: _Floats, key: _Ints, within_an_hour: _Bools, place: _Ints
+) -> None:
     for bad, what in (
         (within_an_hour, "is not a whole hour; round the observation down to its hour"),
-        (twice, "has more than one row; keep one row a token and hour"),
-        (~(np.isfinite(read.price) & (read.price > 0)), "has no positive price; quarantine the row"),
-        (np.isinf(read.volume), "has an infinite volume; quarantine the row or make the volume null"),
+        (np.diff(key, prepend=np.iinfo(np.int64).min) == 0, "has more than one row; keep one row a token and hour"),
+        (~((price > 0) & (price < np.inf)), "has no positive price; quarantine the row"),
+        (np.isinf(volume), "has an infinite volume; quarantine the row or make the volume null"),
     ):
         if bad.any():
             row = rows.iloc[place[int(np.argmax(bad))]]
             detail = f"price {row['price']}, volume {row['volume']}"
             raise DataError(f"Token {row['token']} at {row['timestamp']:%Y-%m-%d %H:%M} {what} ({detail}).")
+
+
+def _fill_compiled(values: _Floats, rows: _Rows, first: int) -> None:
+    from breakout_assets.dataset.compiled import fill_windows, terms
+
+    begins = np.append(np.flatnonzero(np.diff(rows.token, prepend=-1)), len(rows.token))
+    least = np.array(list(_LEAST_ROWS.values()))
+    fill_windows(terms(_WINDOW), rows.hour, rows.price, rows.volume, begins, first, least, values)
 
 
 def _token_batches(rows: _Rows) -> Iterator[_Rows]:
@@ -183,7 +197,7 @@ def _fill(values: _Floats, rows: _Rows, ends: _Ints) -> None:
     short = np.flatnonzero(counts < max(_LEAST_ROWS.values()))
     for line, (name, least) in zip(values, _LEAST_ROWS.items(), strict=True):
         line[:] = found[name]
-        line[short[counts[short] < least]] = 0.0 if name == "VPT" else np.nan
+        line[short[counts[short] < least]] = np.nan
 
 
 def _starts(rows: _Rows, ends: _Ints) -> _Ints:

@@ -10,7 +10,6 @@ is those three, each added up hour by hour. Differences of running totals, or nu
 in its last bits on where the block begins and on which other tokens are there.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from breakout_assets.dataset.compiling import load_compiled
 from breakout_assets.dataset.indicators import LOOKBACK
 
 _PRICE_COLUMNS: Final = (
@@ -40,6 +40,13 @@ _GRID_COLUMNS: Final = (
     "log_return_24",
     "log_return_168",
     "volatility_72",
+    "log_rank_change_168",
+    "log_pairs_change_168",
+)
+_LOG_CHANGES: Final = (
+    "log_volume_change_24",
+    "log_return_24",
+    "log_return_168",
     "log_rank_change_168",
     "log_pairs_change_168",
 )
@@ -75,16 +82,14 @@ def stationary_indicators(rows: pd.DataFrame, published: pd.DataFrame) -> pd.Dat
         of holes, and where a series stands still that others would be measured by. Never infinite.
     """
     token, names = pd.factorize(published["token"])
-    asked_hour = _hours(published["timestamp"])
+    asked = _Cells.of(_hours(published["timestamp"]), token.astype(np.int64))
     values = np.full((len(STATIONARY_COLUMNS), len(published)), np.nan)
     of_price, of_grid = values[: len(_PRICE_COLUMNS)], values[len(_PRICE_COLUMNS) :]
     price = np.full(len(published), np.nan)
     if len(published):
-        days = _Days(int(asked_hour.min()) // _DAY, int(asked_hour.max()) // _DAY)
-        for asked, at, grids in _grids(rows, names, days, token.astype(np.int64), asked_hour):
-            price[asked] = grids[0][:, _REACH:].ravel()[at]
-            for line, block in zip(of_grid, _on_grid(days.last - days.first + 1, *grids), strict=True):
-                line[asked] = block.ravel()[at]
+        market = _Market.of(rows, names, int(asked.hour.min()) // _DAY, int(asked.hour.max()) // _DAY)
+        fill = _fill_compiled if load_compiled(len(published)) else _fill
+        fill(market, asked, price, of_grid)
     of = {str(name): column.to_numpy() for name, column in published.items() if name not in ("token", "timestamp")}
     for begin in range(0, len(published), _ROWS):
         part = slice(begin, begin + _ROWS)
@@ -92,59 +97,115 @@ def stationary_indicators(rows: pd.DataFrame, published: pd.DataFrame) -> pd.Dat
     return pd.DataFrame(values.T, index=published.index, columns=list(STATIONARY_COLUMNS), copy=False)
 
 
-@dataclass(frozen=True)
-class _Days:
-    """The first and last asked day, counted from 1970; the grid begins before, with what their windows reach."""
-
-    first: int
-    last: int
-
-    @property
-    def hours(self) -> tuple[int, int]:
-        """The first hour of the grid, and that after its last."""
-        return (self.first - _REACH) * _DAY, (self.last + 1) * _DAY
-
-
 def _hours(timestamp: pd.Series) -> _Ints:
-    return np.asarray(timestamp.to_numpy().astype("datetime64[us]").astype(np.int64) // _HOUR)
+    return np.asarray(timestamp.to_numpy().astype("datetime64[us]", copy=False).view(np.int64) // _HOUR)
 
 
-def _grids(
-    rows: pd.DataFrame, names: pd.Index, days: _Days, asked_token: _Ints, asked_hour: _Ints
-) -> Iterator[tuple[_Ints, _Ints, list[_Floats]]]:
-    """Some tokens at a time: which asked rows are theirs, at which cells of the asked days, and `_MARKET_COLUMNS`.
+@dataclass(frozen=True)
+class _Cells:
+    """Rows in the order of their tokens, by number, and of their hours since 1970; and where they stand in a frame."""
 
-    Each column is (hours, days, tokens), NaN where there is nothing or nothing positive.
+    place: _Ints
+    hour: _Ints
+    token: _Ints
+
+    @classmethod
+    def of(cls, hour: _Ints, token: _Ints) -> "_Cells":
+        first = hour.min(initial=0)
+        place = np.argsort(token * (hour.max(initial=0) - first + 1) + hour - first, kind="stable")
+        return cls(place, hour[place], token[place])
+
+    def begins(self, tokens: npt.ArrayLike) -> _Ints:
+        """The first row of each of these tokens."""
+        return np.searchsorted(self.token, tokens)
+
+
+@dataclass(frozen=True)
+class _Market:
+    """The rows on the grid of some asked days: `_MARKET_COLUMNS`, NaN where there is nothing positive.
+
+    The grid begins before the first asked day, with all that the windows of its first hour reach.
     """
-    begin, end = days.hours
-    code, known = pd.factorize(rows["token"])
-    token = np.append(names.get_indexer(known), -1)[code]  # tokens that are not asked for, and null, are -1
-    hour = _hours(rows["timestamp"])
-    read = np.flatnonzero((token >= 0) & (hour >= begin) & (hour < end))
-    read = read[np.argsort(token[read], kind="stable")]
-    asked = np.argsort(asked_token, kind="stable")
-    market = [rows[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in _MARKET_COLUMNS]
-    tokens = max(1, _CELLS // (end - begin))
-    lows = range(0, len(names), tokens)
-    of_read, of_asked = (np.searchsorted(sorted_, [*lows, len(names)]) for sorted_ in (token[read], asked_token[asked]))
-    for number, low in enumerate(lows):
-        high = min(low + tokens, len(names))
-        mine, theirs = read[of_read[number] : of_read[number + 1]], asked[of_asked[number] : of_asked[number + 1]]
-        shape = (_DAY, (end - begin) // _DAY, high - low)
-        cell = _cell(hour[mine] - begin, token[mine] - low, shape)
+
+    tokens: int
+    days: int
+    """Asked ones."""
+    begin: int
+    """The grid's first hour since 1970."""
+    cells: _Cells
+    columns: list[_Floats]
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame, names: pd.Index, first_day: int, last_day: int) -> "_Market":
+        begin, end = (first_day - _REACH) * _DAY, (last_day + 1) * _DAY
+        code, known = pd.factorize(rows["token"])
+        token = np.append(names.get_indexer(known), -1)[code]  # tokens that are not asked for, and null, are -1
+        hour = _hours(rows["timestamp"])
+        read = np.flatnonzero((token >= 0) & (hour >= begin) & (hour < end))
+        cells = _Cells.of(hour[read], token[read])
+        columns = [
+            rows[name].to_numpy(dtype=np.float64, na_value=np.nan)[read][cells.place] for name in _MARKET_COLUMNS
+        ]
+        columns = [np.where(column > 0, column, np.nan) for column in columns]
+        return cls(len(names), last_day - first_day + 1, begin, cells, columns)
+
+
+def _fill(market: _Market, asked: _Cells, price: _Floats, of_grid: _Floats) -> None:
+    """The prices of asked rows and their `_GRID_COLUMNS`, on a grid (hours, days, tokens) of some tokens at a time."""
+    days = _REACH + market.days
+    tokens = max(1, _CELLS // (days * _DAY))
+    lows = np.arange(0, market.tokens + tokens, tokens)
+    of_read, of_asked = market.cells.begins(lows), asked.begins(lows)
+    for number, low in enumerate(lows[:-1]):
+        mine, theirs = slice(*of_read[number : number + 2]), slice(*of_asked[number : number + 2])
+        shape = (_DAY, days, min(tokens, market.tokens - low))
+        cell = _cell(market.cells.hour[mine] - market.begin, market.cells.token[mine] - low, shape)
         grids = []
-        for column in market:
-            value = column[mine]
+        for column in market.columns:
             grid = np.full(shape, np.nan)
-            grid.reshape(-1)[cell] = np.where(value > 0, value, np.nan)
+            grid.reshape(-1)[cell] = column[mine]
             grids.append(grid)
-        newest = (_DAY, shape[1] - _REACH, shape[2])
-        yield theirs, _cell(asked_hour[theirs] - begin - _REACH * _DAY, asked_token[theirs] - low, newest), grids
+        place = asked.place[theirs]
+        hour = asked.hour[theirs] - market.begin - _REACH * _DAY
+        cell = _cell(hour, asked.token[theirs] - low, (_DAY, market.days, shape[2]))
+        price[place] = grids[0][:, _REACH:].ravel()[cell]
+        for line, block in zip(of_grid, _on_grid(market.days, *grids), strict=True):
+            line[place] = block.ravel()[cell]
 
 
 def _cell(hour: _Ints, token: _Ints, shape: tuple[int, int, int]) -> _Ints:
     """Where an hour (since the first of the grid) of a token is in the flattened grid."""
     return np.asarray((hour % _DAY * shape[1] + hour // _DAY) * shape[2] + token)
+
+
+def _fill_compiled(market: _Market, asked: _Cells, price: _Floats, of_grid: _Floats) -> None:
+    """As `_fill`, with the same operations in the same order."""
+    from breakout_assets.dataset.compiled_stationary import fill_grid
+
+    cells = market.cells
+    log_return = np.full(len(cells.hour), np.nan)
+    after_another = (np.diff(cells.token) == 0) & (np.diff(cells.hour) == 1)
+    np.divide(market.columns[0][1:], market.columns[0][:-1], out=log_return[1:], where=after_another)
+    np.log(log_return, out=log_return)
+    columns = np.stack([*market.columns, np.log(market.columns[1]), log_return])
+    tokens = np.arange(market.tokens + 1)
+    found = np.empty((1 + len(_GRID_COLUMNS), len(price)))
+    fill_grid(
+        cells.hour,
+        columns,
+        cells.begins(tokens),
+        asked.hour,
+        asked.begins(tokens),
+        (market.begin, _REACH + market.days, market.days),
+        LATE_HOURS,
+        _STILL,
+        found,
+    )
+    price[asked.place] = found[0]
+    for name, line, column in zip(_GRID_COLUMNS, of_grid, found[1:], strict=True):
+        if name in _LOG_CHANGES:
+            np.log(column, out=column)
+        line[asked.place] = column
 
 
 def _by_price(of: dict[str, _Floats], price: _Floats, out: _Floats) -> None:
