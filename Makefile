@@ -17,13 +17,13 @@ help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 .venv/installed: pyproject.toml constraints.txt
-	@echo "Installing into .venv (about 1.1 GB, once) ..."
+	@echo "Installing into .venv (about 1.3 GB, once) ..."
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 		{ echo "Python 3.11, 3.12 or 3.13 is needed; $(PYTHON) is $$($(PYTHON) -V). Try: make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[candles,live,postgres,test,lint]' || \
-		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[candles,live,postgres,test,lint]'
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[candles,fast,live,postgres,test,lint]' || \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[candles,fast,live,postgres,test,lint]'
 	@touch $@
 
 demo: .venv/installed ## 60 simulated days of 50 tokens, from raw hours to paper orders, in a few minutes
