@@ -183,7 +183,7 @@ def predictions() -> pd.DataFrame:
         {"token": "B-2", "probability": 0.2, "threshold": 0.6, "decision": "pass", "model_hash": "h"},
         {"token": "C-3", "decision": "none", "reason": "NO_MODEL"},
     ]
-    columns = ["id", "name", "symbol", "price", "volume", "model_scope", "score", "recipe_id", "fallback"]
+    columns = ["id", "name", "symbol", "price", "volume", "model_scope", "score", "recipe_id", "fallback", "pack_hash"]
     frame = pd.DataFrame(rows).assign(timestamp=HOUR, **dict.fromkeys(columns))
     return conform(frame, "predictions")
 

@@ -1,5 +1,6 @@
 """Bad input through the real graph: a clear error, nothing lost, and no order on data that are not believed."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -156,11 +157,13 @@ def test_one_model_file_that_cannot_be_read_does_not_stop_the_others(learned: Wo
     hour = at("2024-04-16 05:00")
     [damaged, *_] = sorted((Path(str(learned.store.root)) / "token_model" / "SIM001-900001").rglob("manifest.json"))
     damaged.write_text("{}")
+    shutil.rmtree(str(learned.store.root / "serving"))  # as whoever touches a model file does
     assert learned.run(HOURLY, hour_keys(hour, hour)).success
     rows = learned.store.read_table("predictions", [hour]).set_index("token")
     assert rows.loc["SIM001-900001", "model_scope"] == "pooled"
     for manifest in (Path(str(learned.store.root)) / "token_model" / "ALL").rglob("manifest.json"):
         manifest.write_text("{}")
+    shutil.rmtree(str(learned.store.root / "serving"))
     learned.run(["predictions"], hour_keys(hour, hour))
     rows = learned.store.read_table("predictions", [hour]).set_index("token")
     assert rows.loc["SIM001-900001", "reason"] == "MODEL_UNREADABLE"

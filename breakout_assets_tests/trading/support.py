@@ -53,6 +53,7 @@ def predictions(hour: datetime, buys: Mapping[str, float], model_hash: str = "m1
         score=0.5,
         recipe_id="r",
         fallback=None,
+        pack_hash=None,
     )
     return conform(frame.assign(model_hash=model_hash), "predictions")
 
