@@ -5,7 +5,7 @@ buffers that the next one uses again, and copied to its place in columns that ar
 file keeps it, each value once, and written out at the end of its file.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -35,7 +35,10 @@ class UnreadableFileError(Exception):
 
 
 def read_files(
-    files: Iterable[tuple[str, bytes | None]], types: Mapping[str, str], tokens: Sequence[str] | None = None
+    files: Iterable[tuple[str, bytes | None]],
+    types: Mapping[str, str],
+    tokens: Sequence[str] | None = None,
+    added: Collection[str] = (),
 ) -> pd.DataFrame:
     """The rows of these files, one after the other, with these columns and types.
 
@@ -43,12 +46,13 @@ def read_files(
         files: The path of each, with its bytes if it does not lie on this machine.
         types: Name and type of each column, as in `tables`.
         tokens: Only rows of these; None takes all.
+        added: Columns that are null where a file lacks them.
 
     Raises:
         FileNotFoundError: a file is not there.
         UnreadableFileError: a file is torn, lacks a column, or holds values of another type.
     """
-    parts = [_part(path, data, types, tokens) for path, data in files]
+    parts = [_part(path, data, types, tokens, added) for path, data in files]
     rows = sum(part.count for part in parts)
     columns = {name: _Column(kind, rows) for name, kind in types.items()}
     first = 0
@@ -74,15 +78,22 @@ class _Part:
     count: int
 
     def table(self, types: Mapping[str, str]) -> Any:
-        table = _opened(self.path, self.data, types, self.metadata).read(list(types), use_threads=False)
+        present = {*self.metadata.schema.names}
+        there = {name: kind for name, kind in types.items() if name in present}
+        table = _opened(self.path, self.data, there, self.metadata).read(list(there), use_threads=False)
+        for name in types.keys() - there.keys():
+            table = table.append_column(name, pa.nulls(len(table), _ARROW[types[name]]))
         return table if self.rows is None else table.take(self.rows)
 
 
-def _part(path: str, data: bytes | None, types: Mapping[str, str], tokens: Sequence[str] | None) -> _Part:
+def _part(
+    path: str, data: bytes | None, types: Mapping[str, str], tokens: Sequence[str] | None, added: Collection[str]
+) -> _Part:
     with _reading(path):
-        file = _opened(path, data, {**types, "token": "str"} if tokens is not None else types)
+        sure = {name: kind for name, kind in types.items() if name not in added}
+        file = _opened(path, data, {**sure, "token": "str"} if tokens is not None else sure)
         present = {*file.metadata.schema.names}
-        absent = [name for name in types if name not in present]
+        absent = [name for name in types if name not in present and name not in added]
         if absent:
             raise ValueError(f"it lacks the columns {', '.join(absent)}")
         if tokens is None:

@@ -29,7 +29,7 @@ from upath import UPath
 from breakout_assets import objects
 from breakout_assets.errors import DataError
 from breakout_assets.parquet import UnreadableFileError, read_files
-from breakout_assets.tables import TABLES, conform
+from breakout_assets.tables import ADDED, TABLES, conform
 
 # Rows of a Parquet row group: small enough to skip most of a day when one token is read, large enough to compress.
 ROW_GROUP: Final = 30_000
@@ -197,7 +197,8 @@ class Store:
         paths = [self.table_path(table, key) for key in keys]
         try:
             fetched = [None] * len(paths) if self.is_local else objects.read_many(paths)
-            return read_files(zip([path.path for path in paths], fetched, strict=True), types, tokens)
+            files = zip([path.path for path in paths], fetched, strict=True)
+            return read_files(files, types, tokens, ADDED.get(table, ()))
         except (UnreadableFileError, FileNotFoundError) as error:
             raise _unreadable(table, paths, error) from error
 

@@ -130,6 +130,9 @@ TABLES: Final[dict[str, dict[str, str]]] = {
     "trade_orders": TRADE_ORDERS,
 }
 
+# Columns that files of earlier versions lack; they are read as null, so that old orders can still be explained.
+ADDED: Final[dict[str, frozenset[str]]] = {"predictions": frozenset({"pack_hash"})}
+
 
 def conform(frame: pd.DataFrame, table: str) -> pd.DataFrame:
     """The frame with exactly the table's columns, in order and typed.

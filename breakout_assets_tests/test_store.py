@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from breakout_assets.errors import DataError
-from breakout_assets.store import Store
-from breakout_assets.tables import DAILY_SNAPSHOTS, MARKET_HEALTH, conform
+from breakout_assets.store import Store, parquet_bytes
+from breakout_assets.tables import ADDED, DAILY_SNAPSHOTS, MARKET_HEALTH, PREDICTIONS, conform
 from breakout_assets_tests.samples import at, coin, put
 
 
@@ -220,3 +220,15 @@ def test_rows_are_counted_by_the_values_of_some_columns(store: Store) -> None:
     assert store.count("daily_snapshots", [], ["token"]).empty
     with pytest.raises(DataError, match=r"missing for 1 of 4 partitions.*2024/03/04\.parquet"):
         store.count("daily_snapshots", [*DAYS, date(2024, 3, 4)], ["token"])
+
+
+def test_a_file_of_before_a_column_was_added_has_nulls_in_it(store: Store) -> None:
+    columns = {name: kind for name, kind in PREDICTIONS.items() if name not in ADDED["predictions"]}
+    empty = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in columns.items()})
+    old = pd.concat([empty, pd.DataFrame({"token": ["A-1"]})]).astype(columns)
+    hours = [at("2024-03-01 05:00"), at("2024-03-01 06:00")]
+    store.write(store.table_path("predictions", hours[0]), parquet_bytes(old))
+    store.write_table("predictions", hours[1], old.assign(pack_hash="f" * 64))
+    for tokens in (None, ["A-1"]):
+        found = store.read_table("predictions", hours, tokens=tokens)
+        assert found["pack_hash"].fillna("").tolist() == ["", "f" * 64]
