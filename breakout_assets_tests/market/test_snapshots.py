@@ -7,7 +7,7 @@ import pytest
 from breakout_assets.market.files import read_raw
 from breakout_assets.market.gates import REASONS
 from breakout_assets.market.history import compact_day
-from breakout_assets.market.snapshots import believed, judged, market_rows
+from breakout_assets.market.snapshots import believed, judged, market_rows, segments
 from breakout_assets.market.tokens import load_registry
 from breakout_assets.store import Store
 from breakout_assets_tests.samples import at, coin, listing, put, shared
@@ -97,3 +97,23 @@ def test_six_shared_symbols_of_a_real_listing_stay_apart_without_ids(store: Stor
     rows = market(store, [{**row, **row["quote"]["USD"], "id": None} for row in data])
     assert rows["token"].nunique() == 1000
     assert not rows["quarantine"].fillna("").str.contains("DUPLICATE|AMBIGUOUS").any()
+
+
+def test_segments_count_the_breaks_of_each_token_from_its_first_row_on() -> None:
+    rows = pd.DataFrame(
+        [
+            ("B", 2, None, "cmc"),
+            ("A", 1, "SPLIT_SUSPECT", None),
+            ("A", 3, None, "candles:kraken"),
+            ("B", 1, None, "candles:kraken"),
+            ("A", 2, "GLITCH", "cmc:followed"),
+            ("B", 3, "SPLIT_SUSPECT;ZERO_VOLUME", "cmc"),
+            ("B", 4, None, "cmc"),
+            ("C", 1, None, "cmc"),
+        ],
+        columns=["token", "timestamp", "quarantine", "origin"],
+        index=[7, 3, 5, 1, 0, 2, 9, 8],
+    ).astype({"quarantine": "str", "origin": "str"})
+    assert segments(rows).to_dict() == {7: 1, 3: 1, 5: 2, 1: 0, 0: 1, 2: 2, 9: 2, 8: 0}
+    assert segments(rows.iloc[[0, 7]]).tolist() == [0, 0]
+    assert segments(rows.iloc[:0]).empty
