@@ -59,6 +59,7 @@ _HOUR: Final = timedelta(hours=1) // timedelta(microseconds=1)
 _DAY: Final = 24  # hours
 _REACH: Final = LOOKBACK // timedelta(days=1)  # whole days before the first asked one that windows reach into
 _CELLS: Final = 2**17  # hours of all tokens on one grid: its parts stay in the processor's cache
+_TOKENS: Final = 128  # of which compiled code is handed the rows at once; more would only need more memory
 _ROWS: Final = 2**15  # rows whose shares of the price are computed together, for the same reason
 _MARKET_COLUMNS: Final = ("price", "volume", "cmc_rank", "num_market_pairs")
 # A spread below this is what rounding leaves of a series that stands still; nothing can be measured in units of it.
@@ -182,30 +183,39 @@ def _fill_compiled(market: _Market, asked: _Cells, price: _Floats, of_grid: _Flo
     """As `_fill`, with the same operations in the same order."""
     from breakout_assets.dataset.compiled_stationary import fill_grid
 
-    cells = market.cells
-    log_return = np.full(len(cells.hour), np.nan)
-    after_another = (np.diff(cells.token) == 0) & (np.diff(cells.hour) == 1)
-    np.divide(market.columns[0][1:], market.columns[0][:-1], out=log_return[1:], where=after_another)
-    np.log(log_return, out=log_return)
-    columns = np.stack([*market.columns, np.log(market.columns[1]), log_return])
-    tokens = np.arange(market.tokens + 1)
-    found = np.empty((1 + len(_GRID_COLUMNS), len(price)))
-    fill_grid(
-        cells.hour,
-        columns,
-        cells.begins(tokens),
-        asked.hour,
-        asked.begins(tokens),
-        (market.begin, _REACH + market.days, market.days),
-        LATE_HOURS,
-        _STILL,
-        found,
-    )
-    price[asked.place] = found[0]
-    for name, line, column in zip(_GRID_COLUMNS, of_grid, found[1:], strict=True):
-        if name in _LOG_CHANGES:
-            np.log(column, out=column)
-        line[asked.place] = column
+    span = (market.begin, _REACH + market.days, market.days)
+    for low in range(0, market.tokens, _TOKENS):
+        tokens = np.arange(low, min(low + _TOKENS, market.tokens) + 1)
+        begins, asked_begins = market.cells.begins(tokens), asked.begins(tokens)
+        mine, theirs = slice(begins[0], begins[-1]), slice(asked_begins[0], asked_begins[-1])
+        columns = _with_logs([column[mine] for column in market.columns], market.cells.hour[mine], begins - begins[0])
+        found = np.empty((1 + len(_GRID_COLUMNS), theirs.stop - theirs.start))
+        hours, asked_hours = market.cells.hour[mine], asked.hour[theirs]
+        fill_grid(
+            hours,
+            columns,
+            begins - begins[0],
+            asked_hours,
+            asked_begins - asked_begins[0],
+            span,
+            LATE_HOURS,
+            _STILL,
+            found,
+        )
+        place = asked.place[theirs]
+        price[place] = found[0]
+        for name, line, column in zip(_GRID_COLUMNS, of_grid, found[1:], strict=True):
+            line[place] = np.log(column) if name in _LOG_CHANGES else column
+
+
+def _with_logs(columns: list[_Floats], hour: _Ints, begins: _Ints) -> _Floats:
+    """The columns, then the log of the volume and that of the price over the one an hour before."""
+    price, volume = columns[:2]
+    of_next_hour = np.diff(hour, prepend=hour[:1]) == 1
+    of_next_hour[begins[:-1]] = False
+    change = np.full(len(hour), np.nan)
+    np.divide(price[1:], price[:-1], out=change[1:], where=of_next_hour[1:])
+    return np.stack([*columns, np.log(volume), np.log(change)])
 
 
 def _by_price(of: dict[str, _Floats], price: _Floats, out: _Floats) -> None:
