@@ -126,9 +126,9 @@ def test_rows_after_the_cut_off_do_not_show_in_the_files(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "fields",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.long),
         {"resample": False, "calibration": "platt", "threshold_rule": "profit", "min_samples_leaf": 10},
-        {"resample": False, "estimator": "logistic", "calibration": "platt"},
+        pytest.param({"resample": False, "estimator": "logistic", "calibration": "platt"}, marks=pytest.mark.long),
     ],
 )
 def test_another_process_with_other_threads_and_row_order_writes_the_same_files(

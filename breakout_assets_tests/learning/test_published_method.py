@@ -47,6 +47,7 @@ def panel() -> pd.DataFrame:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_published_recipe_scores_what_is_known_of_it(panel: pd.DataFrame) -> None:
     found = published_case(panel)
     assert found is not None
