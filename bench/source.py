@@ -23,6 +23,8 @@ from ta.trend import MACD, EMAIndicator, SMAIndicator
 from ta.volatility import BollingerBands
 from ta.volume import OnBalanceVolumeIndicator, VolumePriceTrendIndicator
 
+from breakout_assets.learning.recipes import PUBLISHED_FEATURES
+
 COLUMNS: Final = (
     "id",
     "symbol",
@@ -34,27 +36,6 @@ COLUMNS: Final = (
     "volume_change_24h",
     "percent_change_24h",
     "percent_change_7d",
-)
-FEATURES: Final = (
-    "VWRSI",
-    "RSI",
-    "cmc_rank",
-    "num_market_pairs",
-    "sma_5",
-    "sma_10",
-    "sma_20",
-    "pvt",
-    "volume",
-    "volume_change_24h",
-    "percent_change_7d",
-    "MACD",
-    "MACD_signal",
-    "EMA_9",
-    "EMA_21",
-    "bollinger_hband",
-    "bollinger_lband",
-    "OBV",
-    "VPT",
 )
 _LABELS: Final = """
 SELECT DISTINCT c1.id, c1.symbol, c1.timestamp, c1.price, c1.volume_24h, c1.cmc_rank, c1.num_market_pairs,
@@ -68,6 +49,7 @@ FROM snapshots c1 JOIN snapshots c2
     ON c1.id = c2.id AND c1.timestamp + INTERVAL '5' DAY = c2.timestamp
 WHERE c1.percent_change_7d <= 1000 AND c1.volume_change_24h <= 1000 AND c1.cmc_rank <= 1000
 """
+FEATURES: Final = PUBLISHED_FEATURES
 Model = tuple[StandardScaler, RandomForestClassifier]
 
 
