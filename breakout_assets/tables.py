@@ -146,7 +146,9 @@ def conform(frame: pd.DataFrame, table: str) -> pd.DataFrame:
         raise DataError(f"{table} lacks the columns {', '.join(missing)}")
     try:
         frame = frame[list(columns)]
-        others = {name: kind for name, kind in columns.items() if frame[name].dtype != kind}
-        return frame.astype(others).reset_index(drop=True)
+        types = dict(frame.dtypes)
+        others = {name: kind for name, kind in columns.items() if types[name] != kind}
+        # Even without others it would take a frame apart and put it together again.
+        return (frame.astype(others) if others else frame).reset_index(drop=True)
     except (TypeError, ValueError) as error:
         raise DataError(f"{table} has values of another type than its contract says: {error}") from error

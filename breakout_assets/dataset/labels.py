@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from breakout_assets.market.history import by_day, day_bounds
+from breakout_assets.market.history import day_bounds
 from breakout_assets.market.schema import ORIGIN_CANDLES, ORIGIN_HISTORY
 from breakout_assets.market.snapshots import segments
 from breakout_assets.tables import DAILY_SNAPSHOTS, LABELLED_DATASET, conform
@@ -29,6 +29,11 @@ MARKET_COLUMNS: Final = (*_KEPT, "quarantine")
 # What the query asks of a row, and what it adds to it.
 _ASKED: Final = ("timestamp", "price", "percent_change_7d", "volume_change_24h", "cmc_rank", "origin")
 _MADE: Final = tuple(name for name in LABELLED_DATASET if name not in DAILY_SNAPSHOTS)
+# The status as one of two words, which are then written once and not once a row.
+_QUERY: Final = f"""
+SELECT row, {", ".join(_MADE[:-1])}, label_status::ENUM ('labelled', 'censored') AS label_status
+FROM ({LABELS_SQL}) WHERE timestamp BETWEEN ? AND ?
+"""  # noqa: S608  constant names
 
 
 def label_rows(market: pd.DataFrame, between: pd.DataFrame, first: datetime, last: datetime) -> pd.DataFrame:
@@ -45,7 +50,7 @@ def label_rows(market: pd.DataFrame, between: pd.DataFrame, first: datetime, las
         Columns of `tables.LABELLED_DATASET`.
     """
     labels = _labels(market, between, first, last)
-    return _rows_of(market, labels.take(np.lexsort((labels["timestamp"], labels["token"]))))
+    return _rows_of(market, labels, _order(labels["token"], labels["hour"]))
 
 
 def label_days(
@@ -53,19 +58,38 @@ def label_days(
 ) -> Iterator[tuple[date, pd.DataFrame]]:
     """Each of these days, which are in order, with its `label_rows`; all of them are joined at once."""
     labels = _labels(market, between, day_bounds(days[0])[0], day_bounds(days[-1])[1])
-    day = labels["timestamp"].to_numpy().astype("datetime64[D]")
-    order = np.lexsort((labels["timestamp"], labels["token"], day))
-    return by_day(_rows_of(market, labels.take(order)), days)
+    order = _order(labels["hour"] // 24, labels["token"], labels["hour"])
+    day = labels["hour"].to_numpy()[order] // 24
+    for each in days:  # one by one, in memory that the day before has left
+        number = np.datetime64(each, "D").astype(np.int64)
+        begin, end = (int(np.searchsorted(day, number, side)) for side in ("left", "right"))
+        yield each, _rows_of(market, labels, order[begin:end])
 
 
-def _rows_of(market: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
-    rows = market[list(_KEPT)].take(labels["row"].to_numpy()).reset_index(drop=True)
-    made = labels[list(_MADE)].reset_index(drop=True)
-    return conform(pd.concat([rows, made], axis=1), "labelled_dataset")
+def _order(*by: pd.Series) -> npt.NDArray[np.int64]:
+    """Where rows stand when they are sorted by whole numbers, the first of which counts most."""
+    key = np.zeros(len(by[0]), dtype=np.int64)
+    for column in by:
+        # One number a row, and rows in long runs already: sorting by several numbers would take ten times as long.
+        numbers = column.to_numpy()
+        least = numbers.min(initial=0)
+        key = key * (numbers.max(initial=0) - least + 1) + (numbers - least)
+    return np.argsort(key, kind="stable")
+
+
+def _rows_of(market: pd.DataFrame, labels: pd.DataFrame, part: npt.NDArray[np.int64]) -> pd.DataFrame:
+    row = labels["row"].to_numpy()[part]
+    begin = int(row.min(initial=len(market)))
+    near = market.iloc[begin : int(row.max(initial=0)) + 1]  # text of one file is picked sooner than that of many
+    columns = {name: near[name].array.take(row - begin) for name in _KEPT}
+    columns |= {name: labels[name].array.take(part) for name in _MADE[:-1]}
+    status = labels["label_status"].cat
+    columns["label_status"] = status.categories.array.take(status.codes.to_numpy()[part])
+    return conform(pd.DataFrame(columns, copy=False), "labelled_dataset")
 
 
 def _labels(market: pd.DataFrame, between: pd.DataFrame, first: datetime, last: datetime) -> pd.DataFrame:
-    """The columns that the query adds, with each row's place in `market` (`row`), its time, and its token's rank."""
+    """What the query adds, with each row's place in `market` (`row`), the rank of its token, and `hour` since 1970."""
     token, _ = pd.factorize(market["token"], sort=True)
     segment = _segment_of(market, between)
     snapshots = pa.table(
@@ -81,10 +105,10 @@ def _labels(market: pd.DataFrame, between: pd.DataFrame, first: datetime, last: 
     with duckdb.connect() as connection:
         connection.register("market", snapshots)
         connection.execute("CREATE VIEW snapshots AS SELECT * FROM market WHERE believed")
-        query = f"SELECT row, token, timestamp, {', '.join(_MADE)} FROM ({LABELS_SQL}) WHERE timestamp BETWEEN ? AND ?"  # noqa: S608  constant names
-        found = connection.sql(query, params=[first, last]).to_arrow_table()
+        found = connection.sql(_QUERY, params=[first, last]).to_arrow_table()
     labels: pd.DataFrame = found.to_pandas(types_mapper={pa.int32(): pd.Int8Dtype()}.get)
-    return labels
+    hour = market["timestamp"].to_numpy().astype("datetime64[h]").astype(np.int64)
+    return labels.assign(token=token[labels["row"]], hour=hour[labels["row"]])
 
 
 def _segment_of(market: pd.DataFrame, between: pd.DataFrame) -> npt.NDArray[np.int64]:

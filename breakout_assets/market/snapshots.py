@@ -59,8 +59,12 @@ def segments(rows: pd.DataFrame) -> pd.Series:
     A series breaks where its units change (SPLIT_SUSPECT) and where its rows begin to come from another source, whose
     volumes have another level. `rows` has token, timestamp, quarantine and origin, quarantined rows included.
     """
-    split = rows["quarantine"].str.contains(SPLIT, na=False).to_numpy()
-    origin, origins = pd.factorize(origin_class(rows["origin"]))
+    doubted = np.flatnonzero(rows["quarantine"].notna())
+    split = np.zeros(len(rows), dtype=bool)
+    split[doubted] = rows["quarantine"].iloc[doubted].str.contains(SPLIT)
+    codes, names = pd.factorize(rows["origin"], use_na_sentinel=False)
+    classes, origins = pd.factorize(origin_class(pd.Series(names, dtype="str")))
+    origin = classes[codes]
     if not split.any() and len(origins) <= 1:
         return pd.Series(0, index=rows.index)
     token = pd.factorize(rows["token"])[0]
