@@ -66,6 +66,8 @@ def average_values(price: _Floats, begins: _Ints, starts: _Ints, ends: _Ints) ->
 
     `price` holds the rows of one token after the other, the first of which are `begins`.
     """
+    if len(ends) <= len(begins):
+        return _columns(_alone(price, starts, ends))  # a run would serve one window of each token
     run = _run(price, begins)
     column = np.repeat(np.arange(len(begins)), run.lengths)[ends]
     first = starts - begins[column]
@@ -73,6 +75,11 @@ def average_values(price: _Floats, begins: _Ints, starts: _Ints, ends: _Ints) ->
     paths = run.paths.reshape(len(run.paths), -1)[:, cell]
     alone = np.flatnonzero(~_proven(run, column, first, first + ends - starts))
     paths[:, alone] = _alone(price, starts[alone], ends[alone])
+    return _columns(paths)
+
+
+def _columns(paths: _Floats) -> dict[str, _Floats]:
+    """`AVERAGE_COLUMNS` from the averages (7, windows)."""
     rise, fall = paths[_RISE], paths[_FALL]
     with np.errstate(divide="ignore", invalid="ignore"):
         strength = np.where(fall == 0, 100.0, 100 - 100 / (1 + rise / fall))
