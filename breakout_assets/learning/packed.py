@@ -89,17 +89,16 @@ class PackedModels:
             The score of each question, before calibration; NaN where the scaled features are no numbers that a model
             can judge.
         """
-        models, place = np.unique(which, return_inverse=True)
-        table = self.table.take(pa.array(models)) if len(models) < len(self.table) else self.table
-        mean, scale = (_matrix(table, column, values.shape[1])[place] for column in ("mean", "scale"))
+        table = self.table  # of which no part is copied, however few are asked: it lies in a file
+        mean, scale = (_matrix(table, column, values.shape[1])[which] for column in ("mean", "scale"))
         with np.errstate(over="ignore", invalid="ignore"):
             scaled = (values - mean) / scale
             judged = np.isfinite(scaled.astype(np.float32)).all(axis=1)
         scaled[~judged] = 0.0
-        forests = np.diff(_bounds(table, "root"))[place] > 0
+        forests = np.diff(_bounds(table, "root"))[which] > 0
         score = np.full(len(values), np.nan)
-        score[forests] = _votes(table, place[forests], scaled[forests].astype(np.float32))
-        score[~forests] = _regressions(table, place[~forests], scaled[~forests])
+        score[forests] = _votes(table, which[forests], scaled[forests].astype(np.float32))
+        score[~forests] = _regressions(table, which[~forests], scaled[~forests])
         score[~judged] = np.nan
         return np.round(score, PROBABILITY_DIGITS)
 
