@@ -102,7 +102,9 @@ def read_newest(
     days = list(_days(first.date(), hour.date()))
     older = [day for day in days if hour.date() - day >= timedelta(days=RAW_DAYS)]
     compacted = sorted(store.days_there("daily_snapshots", older))
-    files = [file for file in store.raw_between(first, hour).values() if file.hour.date() not in set(compacted)]
+    begin = min(day for day in days if day not in compacted)  # the newest days are not; no folder before it is listed
+    found = store.raw_between(max(first, day_bounds(begin)[0]), hour).values()
+    files = [file for file in found if file.hour.date() not in compacted]
     raw = _judged_of(store, load_registry(store), files)
     names = list(DAILY_SNAPSHOTS if columns is None else columns)
     begun = [day for day in compacted if day == first.date()]
