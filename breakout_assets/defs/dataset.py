@@ -111,6 +111,7 @@ def indicator_features(
     row; cumulative ones begin anew in each such window. Null where the coin has too few rows for a warm-up. Tokens
     with a month of labelled hours become partitions of `token_model`.
     """
+    from breakout_assets.dataset.compiling import load_compiled
     from breakout_assets.dataset.features import HISTORY_COLUMNS, days_of_look_back, with_indicators
     from breakout_assets.learning.training_set import tokens_with_history
     from breakout_assets.market.history import by_day, day_bounds, read_days
@@ -118,6 +119,7 @@ def indicator_features(
     def make(keys: Sequence[str]) -> Iterator[tuple[str, Made]]:
         days = [day_of(key) for key in keys]
         labelled = store.read_table("labelled_dataset", days)
+        load_compiled(len(labelled) * len(context.partition_keys) // len(keys))  # one chunk alone may not repay it
         market = read_days(store, [*days_of_look_back(days[0]), *days[1:]], HISTORY_COLUMNS)
         features = with_indicators(labelled, market, day_bounds(days[0])[0], day_bounds(days[-1])[1])
         expected = labelled["timestamp"].dt.date.value_counts()
