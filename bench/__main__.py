@@ -4,12 +4,14 @@ import argparse
 import shutil
 import sys
 from collections.abc import Iterator
+from compileall import compile_dir
 from datetime import date
 from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
 
+import breakout_assets
 from bench import processes
 from bench.cases import difference
 from bench.measure import Cost, run_case
@@ -36,6 +38,7 @@ def main() -> int:
         measured=arguments.measured,
         models=arguments.models,
     )
+    compile_dir(breakout_assets.__path__[0], quiet=1)  # as a first start leaves it
     _prepare(world, arguments.work)
     rows = [row for name in _COMPARED for row in _stage(name, world, arguments.work, arguments.rounds)]
     rows += measure_training(world, arguments.work, arguments.rounds, arguments.trained)

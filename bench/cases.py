@@ -74,9 +74,9 @@ def _far(
 def main(stage_name: str, side: str, world: str, result: str) -> None:
     """Measure, and leave result and cost in files."""
     stage = STAGES[stage_name]
-    work = stage.sides[side](World.read(Path(world)))
-    rows, cost = timed(work)
-    keep(comparable(stage, rows), cost, Path(result))
+    market = World.read(Path(world))
+    rows, cost = timed(stage.sides[side](market))
+    keep(comparable(stage, stage.compared(market, rows)), cost, Path(result))
 
 
 if __name__ == "__main__":

@@ -1,26 +1,30 @@
 """The stages that are measured: what the published way does, what the platform does, and when the two are equal."""
 
+import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
 
 from bench import source
 from bench.world import World, pickled
+from breakout_assets.dataset import compiling
 from breakout_assets.dataset.features import HISTORY_COLUMNS, days_of_look_back, with_indicators
 from breakout_assets.dataset.indicators import INDICATOR_COLUMNS, LOOKBACK, window_indicators
-from breakout_assets.dataset.labels import HORIZON, label_rows
+from breakout_assets.dataset.labels import HORIZON, MARKET_COLUMNS, SEGMENT_COLUMNS, label_days
 from breakout_assets.learning.predicting import ModelShelf, predict_hour
 from breakout_assets.learning.published import history_indicators
 from breakout_assets.learning.serving import serving_models
-from breakout_assets.market.history import day_bounds, hour_of_rows, read_days, read_newest
+from breakout_assets.market.history import hour_of_rows, read_days, read_newest
 
 # What is timed; whatever comes before it is set up outside the clock.
-Work = Callable[[], pd.DataFrame]
+Work = Callable[[], Any]
 HOUR: Final = timedelta(hours=1)
 _KEY: Final = ("token", "timestamp")
 _MARKET: Final = ("price", "volume", *source.COLUMNS[5:])
@@ -30,7 +34,10 @@ _ROUNDING: Final = 1e-9
 _DECIMALS: Final = (
     1e-6  # the published query rounds prices to 15 decimals, and there are coins at a millionth of a cent
 )
-_WINDOW_TOLERANCES: Final = dict.fromkeys(INDICATOR_COLUMNS, _ROUNDING)
+_EXACT_IN_WINDOWS: Final = ("RSI", "EMA_9", "EMA_21", "MACD", "MACD_signal")
+# Bands as well, but `ta` keeps a running sum of squares whose errors grow with the prices that it has left behind.
+_BANDS: Final = dict.fromkeys(("bollinger_hband", "bollinger_lband"), 1e-7)
+_WINDOW_TOLERANCES: Final = {**dict.fromkeys(INDICATOR_COLUMNS, _ROUNDING), **_BANDS}
 _SAMPLED_COINS: Final = 25  # windows of so many coins stand for all: one by one they would take hours
 
 
@@ -45,6 +52,7 @@ class Stage:
         near: columns that may differ, with the largest difference relative to the value or to its scale.
         least: the ratio of CPU seconds that each side promises at 1,250 coins and 90 days.
         units: how much of the stage's work a side does, where that is not the same.
+        compared: of what a side gives, the rows that must be the same on all sides.
         note: what a reader must know of the comparison.
     """
 
@@ -54,6 +62,7 @@ class Stage:
     near: Mapping[str, float] = field(default_factory=dict)
     least: Mapping[str, float] = field(default_factory=dict)
     units: Callable[[World], Mapping[str, float]] = lambda _: {}
+    compared: Callable[[World, Any], pd.DataFrame] = lambda _, rows: rows
     note: str = ""
 
 
@@ -66,9 +75,9 @@ def _read_source(world: World) -> Work:
 
 
 def _read(world: World) -> Work:
-    return lambda: world.store.read_table(
-        "daily_snapshots", world.measured_days, ["id", *source.COLUMNS[1:3], *_MARKET]
-    )
+    store, columns = world.store, ["id", *source.COLUMNS[1:3], *_MARKET]
+    store.read_table("daily_snapshots", world.measured_days[:1], columns)  # imports what reads
+    return lambda: store.read_table("daily_snapshots", world.measured_days, columns)
 
 
 # Labels ------------------------------------------------------------------------------------------------------------
@@ -80,13 +89,17 @@ def _label_source(world: World) -> Work:
 
 
 def _label(world: World) -> Work:
-    market = read_days(world.store, world.measured_days)
-    first, last = day_bounds(world.measured_days[0])[0], day_bounds(world.measured_days[-1])[1] - HORIZON
-    return lambda: _labelled(label_rows(market, market, first, last))
+    """Day by day, as they are handed over to be written; what is compared of each is kept."""
+    market = read_days(world.store, world.measured_days, MARKET_COLUMNS)
+    between = market[list(SEGMENT_COLUMNS)]
+    days = world.measured_days[: -(HORIZON // timedelta(days=1))]
+    compared = ["id", "timestamp", "price", "cal_price_change", "y"]
+    return lambda: [rows[compared] for _, rows in label_days(market, between, days)]
 
 
-def _labelled(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[rows["label_status"] == "labelled"]
+def _labelled(_: World, found: pd.DataFrame | list[pd.DataFrame]) -> pd.DataFrame:
+    rows = found if isinstance(found, pd.DataFrame) else pd.concat(found)
+    return rows[rows["y"].notna()]
 
 
 # Indicators --------------------------------------------------------------------------------------------------------
@@ -107,6 +120,30 @@ def _indicate_history(world: World) -> Work:
     return lambda: rows.assign(**history_indicators(rows))
 
 
+def _indicate_range(world: World) -> Work:
+    rows, hours = _history(world), world.measured_hours
+
+    def work() -> pd.DataFrame:
+        with patch.object(compiling, "_LEAST_ROWS", math.inf):
+            found = window_indicators(rows, [hours[0], hours[-1]])
+        return found.assign(price=rows["price"], volume=rows["volume"])  # which are in the same order
+
+    return work
+
+
+def _indicate_range_compiled(world: World) -> Work:
+    if not compiling.load_compiled(sys.maxsize):
+        raise RuntimeError("There is no compiled code without the extra `fast`: pip install -e '.[fast]'.")
+    hour = _history(world).head(1)
+    window_indicators(hour, list(hour["timestamp"]))  # reads the machine code, as an import reads a module
+    return _indicate_range(world)
+
+
+def _with_whole_windows(world: World, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows whose window is all the history that there is."""
+    return rows[rows["timestamp"] < world.measured_hours[0] + LOOKBACK]
+
+
 def _indicate_windows_source(world: World) -> Work:
     """`ta` over the 720 hours that end at an hour, for each hour of the newest day and some coins."""
     rows = _history(world).rename(columns={"volume": "volume_24h"})
@@ -125,8 +162,7 @@ def _indicate_windows_source(world: World) -> Work:
 def _indicate_windows(world: World) -> Work:
     rows = _history(world)
     hours = world.measured_hours
-    columns = rows[[*_KEY, "price", "volume"]]
-    return lambda: columns.merge(window_indicators(rows, [hours[0], hours[-1]]), on=list(_KEY))
+    return lambda: window_indicators(rows, [hours[0], hours[-1]]).assign(price=rows["price"], volume=rows["volume"])
 
 
 def _windows(world: World) -> Mapping[str, float]:
@@ -233,7 +269,7 @@ def _backfill_source(world: World) -> Work:
 def _stored_day(world: World) -> Work:
     day = _day(world).date()
     sound = _undoubted(world, day)
-    return lambda: _among(sound, _labelled(world.store.read_table("indicator_features", [day])))
+    return lambda: _among(sound, _labelled(world, world.store.read_table("indicator_features", [day])))
 
 
 def _undoubted(world: World, day: date) -> pd.Series:
@@ -265,6 +301,7 @@ STAGES: Final[Mapping[str, Stage]] = {
         exact=("price", "y"),
         near={"cal_price_change": _DECIMALS},
         least={"hash join": 2},
+        compared=_labelled,
         note="The published query rounds prices to 15 decimals.",
     ),
     "history": Stage(
@@ -272,6 +309,16 @@ STAGES: Final[Mapping[str, Stage]] = {
         {"source": _indicate_source, "side by side": _indicate_history},
         exact=INDICATOR_COLUMNS,
         least={"side by side": 2.3},
+    ),
+    "range": Stage(
+        "indicators of all rows, by windows",
+        {"source": _indicate_source, "numpy": _indicate_range, "compiled": _indicate_range_compiled},
+        exact=_EXACT_IN_WINDOWS,
+        near={name: bound for name, bound in _WINDOW_TOLERANCES.items() if name not in _EXACT_IN_WINDOWS},
+        least={"numpy": 2.3, "compiled": 20},
+        compared=_with_whole_windows,
+        note="The published way reads whole histories; compared are the rows whose history is a window: those of the "
+        "first 720 hours. Loading the compiled code is outside the clock, as all imports are.",
     ),
     "windows": Stage(
         "indicators, every 720-hour window",
