@@ -115,7 +115,7 @@ def _table(file: RawFile, data: bytes) -> Any:
         read = _parquet(data) if file.path.suffix == ".parquet" else _csv(data, names)
         moments = [_moment(value) for value in read["timestamp"].unique().to_pylist()]
         arrays = [
-            read[field.name].cast(field.type, safe=False) if field.name in names else pa.nulls(len(read), field.type)
+            _typed(read[field.name], field.type) if field.name in names else pa.nulls(len(read), field.type)
             for field in _SCHEMA
             if field.name != "timestamp"
         ]
@@ -124,6 +124,11 @@ def _table(file: RawFile, data: bytes) -> Any:
     _check_hours(file, moments)
     arrays.insert(_SCHEMA.get_field_index("timestamp"), pa.repeat(pa.scalar(file.hour, _HOUR), len(read)))
     return pa.table(arrays, schema=_SCHEMA)
+
+
+def _typed(column: Any, kind: Any) -> Any:
+    # Most are of their type already, and even a cast to the same one costs as much as reading them.
+    return column if column.type == kind else column.cast(kind, safe=False)
 
 
 def _csv(data: bytes, names: Sequence[str]) -> Any:
