@@ -45,7 +45,7 @@ test-all: .venv/installed ## all tests, also those with a daemon, a browser and 
 	@$(BIN)/python -m pytest $(ON_TWO)
 	@TEST_LEDGERS=postgres $(BIN)/python -m pytest $(ON_TWO) -m "not long" $(addprefix breakout_assets_tests/trading/test_, $(ON_POSTGRES))
 
-bench: .venv/installed ## every stage beside the published way, at 1,250 coins and a year of history; half an hour, 5 GB of disk
+bench: .venv/installed ## every stage beside the published way, at 1,250 coins and a year of history; an hour, 7 GB of disk
 	@$(BIN)/python -m bench $(BENCH)
 
 lint: .venv/installed ## ruff, mypy --strict, and whether Dagster can load the definitions

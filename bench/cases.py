@@ -57,6 +57,11 @@ def difference(stage: Stage, source: pd.DataFrame, ours: pd.DataFrame) -> str | 
     return None
 
 
+def unequal_files(stage: str, source: Path, ours: Path) -> str | None:
+    """`difference` of two results in files."""
+    return difference(STAGES[stage], pd.read_parquet(source), pd.read_parquet(ours))
+
+
 def _far(
     column: str, source: pd.DataFrame, ours: pd.DataFrame, allowed: float
 ) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":

@@ -154,8 +154,10 @@ def _draw(growth: Growth, path: Path) -> None:
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     for axes, name, unit in ((left, "cpu", "CPU seconds"), (right, "peak_mb", "peak memory, MB")):
-        axes.plot(growth.sizes, [getattr(cost, name) for cost in growth.costs], "o-", color="#1f6feb")
-        axes.set(xlabel="days", ylabel=unit, xlim=(0, None), ylim=(0, None))
+        values = [getattr(cost, name) for cost in growth.costs]
+        axes.plot(growth.sizes, values, "o-", color="#1f6feb")
+        room = 1.1  # or the highest point would be cut in half
+        axes.set(xlabel="days", ylabel=unit, xlim=(0, room * max(growth.sizes)), ylim=(0, room * max(values)))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(growth.title, fontsize=11)

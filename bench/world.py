@@ -128,7 +128,7 @@ def shortened(world: World, days: int, root: Path) -> World:
     for folder in ("tokens", "serving", MODELS):
         if (Path(world.root) / folder).exists():
             shutil.copytree(Path(world.root) / folder, root / folder, copy_function=_link)
-    return World(str(store.root), world.tokens, days, min(days, world.measured), world.models)
+    return World(str(store.root), world.tokens, world.days, min(days, world.measured), world.models)  # ends as it does
 
 
 def _link(source: str, target: str) -> None:
