@@ -9,13 +9,14 @@ import pandas as pd
 import pytest
 
 from bench import processes
-from bench.cases import comparable, difference
+from bench.__main__ import _stage
+from bench.cases import comparable, difference, unequal_files
 from bench.market import generate
 from bench.measure import Cost, timed
 from bench.report import Growth, Row, middle, ratio, write
 from bench.stages import STAGES, Stage
 from bench.training import measure_training, train
-from bench.world import World, build, days_before
+from bench.world import World, build, days_before, shortened
 
 NEAR = Stage("a stage", {}, exact=("price",), near={"RSI": 1e-9})
 ROWS = pd.DataFrame(
@@ -50,6 +51,26 @@ def test_every_stage_gives_what_the_published_way_gives(world: World, name: str)
     source = results.pop("source")
     assert len(source) > 0
     assert {side: difference(stage, source, result) for side, result in results.items()} == dict.fromkeys(results)
+
+
+@pytest.mark.slow
+def test_with_less_history_the_same_hour_has_the_same_scores(world: World, tmp_path: Path) -> None:
+    tick = STAGES["tick"].sides["platform"]
+    short = shortened(world, 35, tmp_path / "short")
+    assert short.last_hour == world.last_hour
+    pd.testing.assert_frame_equal(tick(short)(), tick(world)())
+
+
+@pytest.mark.slow
+def test_sides_are_measured_and_compared_by_processes_of_their_own(world: World, tmp_path: Path) -> None:
+    world.save(tmp_path / "world.json")
+    theirs, ours = _stage("reading", world, tmp_path, rounds=1)
+    assert ours.unequal is None
+    assert 0 < ours.cost.cpu < theirs.cost.cpu
+    spoilt = pd.read_parquet(tmp_path / "reading-daily-files.parquet").assign(price=1.0)
+    spoilt.to_parquet(tmp_path / "spoilt.parquet")
+    said = unequal_files("reading", tmp_path / "reading-source.parquet", tmp_path / "spoilt.parquet")
+    assert "values of price differ" in str(said)
 
 
 @pytest.mark.slow

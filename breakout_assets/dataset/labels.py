@@ -28,10 +28,11 @@ _KEPT: Final = tuple(name for name in LABELLED_DATASET if name in DAILY_SNAPSHOT
 MARKET_COLUMNS: Final = (*_KEPT, "quarantine")
 # What the query asks of a row, and what it adds to it.
 _ASKED: Final = ("timestamp", "price", "percent_change_7d", "volume_change_24h", "cmc_rank", "origin")
-_MADE: Final = tuple(name for name in LABELLED_DATASET if name not in DAILY_SNAPSHOTS)
+_STATUS: Final = "label_status"
+_MADE: Final = tuple(name for name in LABELLED_DATASET if name not in DAILY_SNAPSHOTS and name != _STATUS)
 # The status as one of two words, which are then written once and not once a row.
 _QUERY: Final = f"""
-SELECT row, {", ".join(_MADE[:-1])}, label_status::ENUM ('labelled', 'censored') AS label_status
+SELECT row, {", ".join(_MADE)}, {_STATUS}::ENUM ('labelled', 'censored') AS {_STATUS}
 FROM ({LABELS_SQL}) WHERE timestamp BETWEEN ? AND ?
 """  # noqa: S608  constant names
 
@@ -82,9 +83,9 @@ def _rows_of(market: pd.DataFrame, labels: pd.DataFrame, part: npt.NDArray[np.in
     begin = int(row.min(initial=len(market)))
     near = market.iloc[begin : int(row.max(initial=0)) + 1]  # text of one file is picked sooner than that of many
     columns = {name: near[name].array.take(row - begin) for name in _KEPT}
-    columns |= {name: labels[name].array.take(part) for name in _MADE[:-1]}
-    status = labels["label_status"].cat
-    columns["label_status"] = status.categories.array.take(status.codes.to_numpy()[part])
+    columns |= {name: labels[name].array.take(part) for name in _MADE}
+    status = labels[_STATUS].cat
+    columns[_STATUS] = status.categories.array.take(status.codes.to_numpy()[part])
     return conform(pd.DataFrame(columns, copy=False), "labelled_dataset")
 
 
