@@ -42,6 +42,15 @@ def test_files_of_different_schemas_are_read_together_in_order_of_time(store: St
     assert rows["id"].isna().tolist() == [False, True, True, False]
 
 
+def test_another_collectors_parquet_may_have_narrower_numbers_and_each_name_once(store: Store) -> None:
+    supply = 2**60 + 1  # which a float can only come near to
+    rows = listing(HOUR, [coin(1, price=0.5, max_supply=float(supply)), coin(2, price=2.0, max_supply=1.0)])
+    foreign = rows.astype({"price": "float32", "num_market_pairs": "int32", "symbol": "category"})
+    foreign = foreign.assign(max_supply=[supply, 1])
+    store.write(store.raw_path(HOUR, "parquet"), foreign.to_parquet(index=False))
+    pd.testing.assert_frame_equal(read(store), rows)
+
+
 def broken(kind: str, good: bytes) -> bytes:
     return {
         "missing column": good.replace(b",price,", b",cost,"),
