@@ -232,7 +232,7 @@ def tick(world: World) -> Work:
     sound = _undoubted(world, hour.date())
 
     def work() -> pd.DataFrame:
-        newest, market = read_newest(world.store, hour - LOOKBACK + HOUR, hour, HISTORY_COLUMNS)
+        newest, market = read_newest(world.store, (hour - LOOKBACK + HOUR).date(), hour, HISTORY_COLUMNS)
         live = with_indicators(hour_of_rows(newest, hour), market, hour, hour)
         rows = predict_hour(live, ModelShelf(world.store, world.recipe), hour, None, trusting=True)
         return _among(sound, rows.loc[rows["model_scope"] == "token", [*_KEY, "score"]])

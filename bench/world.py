@@ -90,7 +90,8 @@ def build(world: World) -> None:
         list(pool.map(_write_hours, [world] * _WRITERS, range(_WRITERS)))
     registry = load_registry(world.store)
     for day in track(days_before(world.last_hour.date(), world.days), "compacting days", transient=True):
-        world.store.write_table("daily_snapshots", day, compact_day(world.store, registry, day).rows)
+        found = compact_day(world.store, registry, day)
+        world.store.write_table("daily_snapshots", day, found.rows, found.sources)
 
 
 def _write_hours(world: World, part: int) -> None:

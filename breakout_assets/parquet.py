@@ -2,7 +2,7 @@
 
 Most of what a read costs is memory that is touched for the first time. Each file is therefore decoded by itself, in
 buffers that the next one uses again, and copied to its place in columns that are allocated once. Text is read as the
-file keeps it, each value once, and written out at the end of its file.
+file keeps it, each value once; it stays so if asked for, and is else written out at the end of its file.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 # What the types of `tables` are in a file.
 _ARROW: Final = {
     "str": pa.large_string(),
+    "category": pa.large_string(),
     "datetime64[us]": pa.timestamp("us"),
     "float64": pa.float64(),
     "Int64": pa.int64(),
@@ -28,6 +29,9 @@ _ARROW: Final = {
     "int32": pa.int32(),
     "int8": pa.int8(),
 }
+
+
+_TEXT: Final = ("str", "category")
 
 
 class UnreadableFileError(Exception):
@@ -39,21 +43,23 @@ def read_files(
     types: Mapping[str, str],
     tokens: Sequence[str] | None = None,
     added: Collection[str] = (),
+    then: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """The rows of these files, one after the other, with these columns and types.
 
     Args:
         files: The path of each, with its bytes if it does not lie on this machine.
-        types: Name and type of each column, as in `tables`.
+        types: Name and type of each column, as in `tables`, or `category` for text of which each value is kept once.
         tokens: Only rows of these; None takes all.
         added: Columns that are null where a file lacks them.
+        then: Rows that follow those of the files: adding them to the result would copy it.
 
     Raises:
         FileNotFoundError: a file is not there.
         UnreadableFileError: a file is torn, lacks a column, or holds values of another type.
     """
     parts = [_part(path, data, types, tokens, added) for path, data in files]
-    rows = sum(part.count for part in parts)
+    rows = sum(part.count for part in parts) + (0 if then is None else len(then))
     columns = {name: _Column(kind, rows) for name, kind in types.items()}
     first = 0
     for part in parts:
@@ -63,6 +69,10 @@ def read_files(
                 for name, column in columns.items():
                     column.put(first, table[name])
         first += part.count
+    if then is not None and len(then):
+        table = pa.Table.from_pandas(then[list(types)], preserve_index=False)
+        for name, column in columns.items():
+            column.put(first, table[name])
     # Not copied into one block: that would touch twice the memory.
     return pd.DataFrame({name: column.array() for name, column in columns.items()}, copy=False)
 
@@ -107,7 +117,7 @@ def _part(
 
 
 def _opened(path: str, data: bytes | None, types: Mapping[str, str], metadata: Any = None) -> Any:
-    texts = [name for name, kind in types.items() if kind == "str"]
+    texts = [name for name, kind in types.items() if kind in _TEXT]
     source = pa.OSFile(path) if data is None else pa.BufferReader(data)
     return pq.ParquetFile(source, metadata=metadata, read_dictionary=texts)
 
@@ -129,11 +139,15 @@ class _Column:
         self.kind = kind
         self.nullable = kind.startswith("Int")
         self.texts: list[Any] = []
-        self.values: npt.NDArray[Any] = np.empty(0 if kind == "str" else rows, dtype=kind.lower())
+        numbers = (0, np.dtype(np.int64)) if kind in _TEXT else (rows, np.dtype(kind.lower()))
+        self.values: npt.NDArray[Any] = np.empty(*numbers)
         self.null = np.zeros(rows if self.nullable else 0, dtype=np.bool_)
 
     def put(self, first: int, read: Any) -> None:
         """Fill in the next rows, which begin at `first`."""
+        if self.kind == "category":
+            self.texts += [_coded(chunk) for chunk in read.chunks]
+            return
         read = read if read.type == _ARROW[self.kind] else read.cast(_ARROW[self.kind])
         if self.kind == "str":
             self.texts += read.chunks
@@ -147,7 +161,31 @@ class _Column:
 
     def array(self) -> Any:
         """The filled column as pandas keeps it."""
+        if self.kind == "category":
+            return _categories(self.texts)
         if self.kind == "str":
             texts = pa.chunked_array(self.texts, pa.large_string())
             return pd.StringDtype(na_value=np.nan).__from_arrow__(texts)  # type: ignore[attr-defined]
         return pd.arrays.IntegerArray(self.values, self.null) if self.nullable else self.values
+
+
+def _coded(texts: Any) -> Any:
+    """Each text once, and which of them each row has."""
+    if not pa.types.is_dictionary(texts.type):
+        texts = texts.cast(pa.large_string()).dictionary_encode()
+    return pa.DictionaryArray.from_arrays(texts.indices, texts.dictionary.cast(pa.large_string()))
+
+
+def _categories(texts: Sequence[Any]) -> pd.Categorical:
+    """The texts of these pieces as categories in the order of the alphabet, as `pandas.factorize` would sort them."""
+    coded = pa.chunked_array(texts, pa.dictionary(pa.int32(), pa.large_string())).unify_dictionaries()
+    names = np.asarray(coded.chunk(0).dictionary if coded.num_chunks else [], dtype=np.object_)
+    order = np.argsort(names)
+    # The last one is that of -1, which stands for null.
+    rank = np.append(np.argsort(order), -1).astype(np.min_scalar_type(-len(names) - 1))
+    codes = np.empty(len(coded), dtype=rank.dtype)
+    first = 0
+    for chunk in coded.chunks:
+        codes[first : first + len(chunk)] = rank[chunk.indices.fill_null(-1).to_numpy()]
+        first += len(chunk)
+    return pd.Categorical.from_codes(codes, pd.Index(names[order], dtype="str"), validate=False)

@@ -151,6 +151,61 @@ def test_many_files_come_back_as_one_frame_in_the_order_of_their_keys(store: Sto
     pd.testing.assert_frame_equal(store.read_table("daily_snapshots", [], some), expected[some].iloc[:0])
 
 
+def coded(rows: pd.DataFrame) -> pd.DataFrame:
+    """With text as pandas itself makes categories of it."""
+    return rows.astype({name: "category" for name, kind in DAILY_SNAPSHOTS.items() if kind == "str"})
+
+
+def test_coded_text_has_each_value_once_in_the_order_of_the_alphabet(store: Store) -> None:
+    written = [market_day(day) for day in DAYS]
+    written[1]["token"] = written[1]["token"].replace({"A-1": "0-3", "Ä,-2": "Z-9"})
+    for day, frame in zip(DAYS, written, strict=True):
+        store.write_table("daily_snapshots", day, frame)
+    rows = pd.concat(written, ignore_index=True)
+    found = store.read_table("daily_snapshots", DAYS, coded=True)
+    assert found["token"].cat.categories.tolist() == ["0-3", "A-1", "Z-9", "Ä,-2"]
+    pd.testing.assert_frame_equal(found, coded(rows))
+    found = store.read_table("daily_snapshots", DAYS, ["price", "token"], ["Z-9", "A-1"], coded=True)
+    some = rows.loc[rows["token"].isin(["Z-9", "A-1"]), ["price", "token"]].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found.astype({"token": "str"}), some)
+    assert store.read_table("daily_snapshots", [], coded=True)["token"].cat.categories.empty
+
+
+@pytest.mark.parametrize("tokens", [100, 127, 128, 200, 33_000])
+def test_a_category_is_found_again_however_many_there_are(store: Store, tokens: int) -> None:
+    frame = market_day(DAYS[0], 2 * tokens).iloc[:tokens]
+    frame["token"] = [f"T-{n}" for n in np.random.default_rng(1).permutation(tokens)]
+    store.write_table("daily_snapshots", DAYS[0], frame)
+    found = store.read_table("daily_snapshots", DAYS[:1], ["token", "quarantine"], coded=True)
+    pd.testing.assert_frame_equal(found.astype("str"), frame[["token", "quarantine"]])
+
+
+@pytest.mark.parametrize("files", [0, 2])
+def test_rows_that_follow_those_of_files_are_read_with_them(store: Store, files: int) -> None:
+    for day in DAYS[:2]:
+        store.write_table("daily_snapshots", day, market_day(day))
+    then = market_day(DAYS[2])
+    for kept in (then, then.iloc[:0], then.iloc[::-1], then[then["quarantine"].isna()]):
+        expected = pd.concat([*(market_day(day) for day in DAYS[:files]), kept], ignore_index=True)
+        for columns in (list(DAILY_SNAPSHOTS), ["quarantine", "price", "cmc_rank"]):
+            found = store.read_table("daily_snapshots", DAYS[:files], columns, then=kept)
+            pd.testing.assert_frame_equal(found, expected[columns])
+            found = store.read_table("daily_snapshots", DAYS[:files], columns, coded=True, then=kept)
+            pd.testing.assert_frame_equal(found, coded(expected)[columns])
+
+
+def test_a_file_says_what_it_was_made_from(store: Store, bucket_store: Store) -> None:
+    for place in (store, bucket_store):
+        path = place.write_table("daily_snapshots", DAYS[0], market_day(DAYS[0]), "abc")
+        assert place.sources_of_table("daily_snapshots", DAYS[0]) == "abc"
+        pd.testing.assert_frame_equal(place.read_table("daily_snapshots", DAYS[:1]), market_day(DAYS[0]))
+        place.write(path, b"torn")
+        assert place.sources_of_table("daily_snapshots", DAYS[0]) == ""
+        assert place.sources_of_table("daily_snapshots", DAYS[1]) == ""
+        place.write_table("daily_snapshots", DAYS[0], market_day(DAYS[0]))
+        assert place.sources_of_table("daily_snapshots", DAYS[0]) == ""
+
+
 def test_rows_of_some_tokens_are_read_without_the_others(store: Store) -> None:
     for day in DAYS:
         store.write_table("daily_snapshots", day, market_day(day))

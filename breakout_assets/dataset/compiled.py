@@ -58,9 +58,17 @@ def terms(window: int) -> Terms:
 
 @compiled
 def fill_windows(
-    by: Terms, hour: _Ints, price: _Floats, volume: _Floats, begins: _Ints, first: int, least: _Ints, out: _Floats
+    by: Terms,
+    hour: _Ints,
+    price: _Floats,
+    volume: _Floats,
+    begins: _Ints,
+    first: int,
+    least: _Ints,
+    out: _Floats,
+    column: int,
 ) -> None:
-    """Puts the indicators (14, asked rows) of all rows at or after the hour `first` into `out`.
+    """Puts the indicators (14, asked rows) of all rows at or after the hour `first` into `out`, from a column on.
 
     The rows are those of one token after the other, in time order; `begins` are the first rows of the tokens, and the
     number of all rows. A window has an indicator from its `least` rows on.
@@ -70,7 +78,6 @@ def fill_windows(
         longest = max(longest, begins[token + 1] - begins[token])
     starts, met = np.empty(longest, dtype=np.int64), np.empty(longest // by.group + 2, dtype=np.int64)
     paths, sums = np.empty((longest, 7)), np.empty((8, longest + _OLDER))
-    column = 0
     for token in range(len(begins) - 1):
         begin, end = begins[token], begins[token + 1]
         asked = begin

@@ -1,6 +1,6 @@
 """Indicator columns beside rows of the market: the same function for what is trained on and what is traded on."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
 from typing import Final
 
@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from breakout_assets.dataset.indicators import INDICATOR_COLUMNS, LOOKBACK, window_indicators
-from breakout_assets.dataset.stationary import stationary_indicators
+from breakout_assets.dataset.indicators import INDICATOR_COLUMNS, LOOKBACK, Asked, window_values
+from breakout_assets.dataset.panel import Panel
+from breakout_assets.dataset.stationary import MARKET_COLUMNS, STATIONARY_COLUMNS, reach, stationary_values
 from breakout_assets.market.schema import HOUR
-from breakout_assets.market.snapshots import believed, segments
+from breakout_assets.market.snapshots import segments
 
 # What indicators read of a market row.
 HISTORY_COLUMNS: Final = (
@@ -42,51 +43,52 @@ def with_indicators(rows: pd.DataFrame, market: pd.DataFrame, first: datetime, l
     `market` holds the market rows (`HISTORY_COLUMNS` at least) of the hours asked for and of the look-back before. No
     window reaches back over a break of the token's series, where prices or volumes cease to compare.
     """
-    columns = [name for name in HISTORY_COLUMNS if name != "origin"]
-    series = believed(market[columns].assign(token=_series(market)))
-    published = window_indicators(series, (first, last))
-    stationary = stationary_indicators(series, published)
-    place = _places(rows, published, first, last)
-    values = _beside(place, published[list(INDICATOR_COLUMNS)])
-    del series, published  # of 90 days of 1,250 tokens each table of indicators has hundreds of megabytes
-    values |= _beside(place, stationary)
+    hours = int((last - first) / HOUR) + 1
+    begin = int(np.datetime64(first, "h").astype(np.int64))
+    end = begin + hours - 1
+    series, kept = _series(market), market["quarantine"].isna().to_numpy()
+    from_day, to_day = reach(begin, end)
+    panel = Panel.of(series, MARKET_COLUMNS, from_day, to_day, kept)
+    asked, published = window_values(panel, begin, end)
+    stationary = stationary_values(panel, asked.token, asked.hour, dict(zip(INDICATOR_COLUMNS, published, strict=True)))
+    place = _places(rows, panel.names, asked, begin, hours)
+    del series, panel, asked  # of 90 days of 1,250 tokens each table of indicators has hundreds of megabytes
+    values = _beside(place, INDICATOR_COLUMNS, published)
+    del published
+    values |= _beside(place, STATIONARY_COLUMNS, stationary)
     return pd.concat([rows.reset_index(drop=True), pd.DataFrame(values, copy=False)], axis=1)
 
 
-def _beside(place: npt.NDArray[np.int64], table: pd.DataFrame) -> dict[str, npt.NDArray[np.float64]]:
-    """The columns of a table at these places, NaN where they are negative."""
-    if table.empty:
-        return {str(name): np.full(len(place), np.nan) for name in table}
+def _series(market: pd.DataFrame) -> pd.DataFrame:
+    """The market rows with a token for each stretch of a series without a break; no token's name has a `|` in it."""
+    number = segments(market)
+    if not number.any():
+        return market
+    name = market["token"].astype("str")
+    return market.assign(token=name.where(number == 0, name + _BREAK + number.astype("str")))
+
+
+def _beside(
+    place: npt.NDArray[np.int64], names: Sequence[str], columns: npt.NDArray[np.float64]
+) -> dict[str, npt.NDArray[np.float64]]:
+    """The columns at these places, NaN where they are negative."""
+    if not columns.shape[1]:
+        return {name: np.full(len(place), np.nan) for name in names}
     missing = np.flatnonzero(place < 0)
-    found = {str(name): column.to_numpy().take(place, mode="clip") for name, column in table.items()}
+    found = {name: column.take(place, mode="clip") for name, column in zip(names, columns, strict=True)}
     for column in found.values():
         column[missing] = np.nan
     return found
 
 
-def _places(rows: pd.DataFrame, published: pd.DataFrame, first: datetime, last: datetime) -> npt.NDArray[np.int64]:
-    """For each row where its token and hour are in `published`; -1 where they are not."""
-    hours = int((last - first) / HOUR) + 1
-    begin = np.datetime64(first, "us")
-    series, names = pd.factorize(published["token"])
+def _places(rows: pd.DataFrame, names: pd.Index, asked: Asked, begin: int, hours: int) -> npt.NDArray[np.int64]:
+    """For each row where its token and hour are among the asked ones; -1 where they are not."""
     token, known = pd.factorize(rows["token"])
     # Each hour of a token is in one of its series only.
     of_series = known.get_indexer(pd.Index([name.partition(_BREAK)[0] for name in names]))
     places = np.full((len(known) + 1, hours), -1)
-    places[of_series[series], _hours_since(begin, published)] = np.arange(len(published))
+    places[of_series[asked.token], asked.hour - begin] = np.arange(len(asked.hour))
     places[-1] = -1  # where those of tokens were put that are not asked for, and where rows without a token look
-    hour = _hours_since(begin, rows)
+    hour = rows["timestamp"].to_numpy().astype("datetime64[h]").astype(np.int64) - begin
     inside = (hour >= 0) & (hour < hours)
     return np.where(inside, places[token, np.where(inside, hour, 0)], -1)
-
-
-def _hours_since(begin: np.datetime64, rows: pd.DataFrame) -> npt.NDArray[np.int64]:
-    return np.asarray((rows["timestamp"].to_numpy() - begin) // np.timedelta64(1, "h"), dtype=np.int64)
-
-
-def _series(market: pd.DataFrame) -> pd.Series:
-    """The token of each row, and after each break of it another name; no token has a `|` in it."""
-    number = segments(market)
-    if not number.any():
-        return market["token"]
-    return market["token"].where(number == 0, market["token"] + _BREAK + number.astype("str"))

@@ -10,9 +10,10 @@ other hours are asked for, nor on which other tokens are there. Every sum is wri
 reduction may add in another order when the array has another shape.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -21,6 +22,7 @@ import pandas as pd
 
 from breakout_assets.dataset.averages import average_values
 from breakout_assets.dataset.compiling import load_compiled
+from breakout_assets.dataset.panel import Panel, Rows
 from breakout_assets.dataset.window_sums import DAY, MOST_ROWS, or_zero, recent_values, window_sums
 from breakout_assets.errors import DataError
 
@@ -45,15 +47,17 @@ _LEAST_ROWS: Final = {
 }
 INDICATOR_COLUMNS: Final = tuple(_LEAST_ROWS)
 
+_READ: Final = ("price", "volume")
 _WINDOW: Final = LOOKBACK // timedelta(hours=1)
 _HOUR: Final = timedelta(hours=1) // timedelta(microseconds=1)
 # Hours of all tokens that are computed together, there or not: so much memory is needed besides the rows and values,
 # however long the range is. Fewer would repeat the calls that a row of all tokens costs more often.
 _CELLS: Final = 2**19
+_PIECE: Final = 2**16  # rows of whole tokens that are summed up together: they stay in the processor's cache
+_TOKENS: Final = 64  # that compiled code is handed at once: it needs no more, and fewer stay in the processor's cache
 
 _Floats = npt.NDArray[np.float64]
 _Ints = npt.NDArray[np.int64]
-_Bools = npt.NDArray[np.bool_]
 
 
 def look_back_start(hour: datetime) -> datetime:
@@ -80,36 +84,44 @@ def window_indicators(rows: pd.DataFrame, hours: Sequence[datetime] | pd.Datetim
             number, a volume is infinite, a timestamp is no whole hour, or a token has two rows for one hour.
     """
     first, last = _span(hours)
-    read, place = _readable(rows, first, last)
-    asked = read.hour >= first
-    place = place[asked]
-    keys = pd.DataFrame({name: rows[name].array.take(place) for name in ("token", "timestamp")}, copy=False)
-    values = np.empty((len(INDICATOR_COLUMNS), len(keys)))
-    if load_compiled(len(keys)):
-        _fill_compiled(values, read, first)
-    else:
-        begun = 0
-        for block in _token_batches(read):
-            ends = np.flatnonzero(block.hour >= first)
-            if len(ends):
-                _fill(values[:, begun : begun + len(ends)], block, ends)
-                begun += len(ends)
-    columns = pd.DataFrame(values.T, columns=list(INDICATOR_COLUMNS), copy=False)
-    return pd.concat([keys, columns], axis=1)
+    panel = Panel.of(rows, _READ, first - _WINDOW + 1, last)
+    asked, values = window_values(panel, first, last)
+    keys = pd.DataFrame({name: rows[name].array.take(asked.place) for name in ("token", "timestamp")}, copy=False)
+    return pd.concat([keys, pd.DataFrame(values.T, columns=list(INDICATOR_COLUMNS), copy=False)], axis=1)
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """Rows sorted by (token, hour): the rank of the token's name, hours since 1970, USD, USD."""
+class Asked:
+    """The rows that have indicators: number of the token, hour since 1970, and place in the panel's frame."""
 
     token: _Ints
     hour: _Ints
-    price: _Floats
-    volume: _Floats
+    place: _Ints
 
-    def part(self, begin: int, end: int) -> "_Rows":
-        part = slice(begin, end)
-        return _Rows(self.token[part], self.hour[part], self.price[part], self.volume[part])
+
+def window_values(panel: Panel, first: int, last: int) -> tuple[Asked, _Floats]:
+    """The panel's rows from the hour `first` to the hour `last` and their indicators, (14, rows).
+
+    As `window_indicators`; the panel may hold more than the windows of these hours.
+    """
+    asked = panel.count(first, last)
+    found = Asked(*np.empty((3, asked), dtype=np.int64))
+    values = np.empty((len(INDICATOR_COLUMNS), asked))
+    compiled = load_compiled(asked)
+    tokens = _TOKENS if compiled else max(1, _CELLS // (last - first + _WINDOW))
+    begun = 0
+    for low, high in panel.batches(tokens):
+        rows, place = panel.part(low, high, _READ, first - _WINDOW + 1, last)
+        _refuse_impossible(panel, rows, place)
+        ends = np.flatnonzero(rows.hour >= first)
+        mine = slice(begun, begun + len(ends))
+        found.token[mine], found.hour[mine], found.place[mine] = rows.token[ends], rows.hour[ends], place[ends]
+        if compiled:
+            _fill_compiled(values, begun, rows, first)
+        elif len(ends):
+            _fill(values[:, mine], rows, ends)
+        begun += len(ends)
+    return found, values
 
 
 def _span(hours: Sequence[datetime] | pd.DatetimeIndex) -> tuple[int, int]:
@@ -123,73 +135,31 @@ def _span(hours: Sequence[datetime] | pd.DatetimeIndex) -> tuple[int, int]:
     return -(-int(numbers.min()) // _HOUR), int(numbers.max()) // _HOUR
 
 
-def _readable(rows: pd.DataFrame, first: int, last: int) -> tuple[_Rows, _Ints]:
-    """The rows that the asked windows read, sorted and checked, and where in `rows` each of them stands."""
-    missing = [column for column in ("token", "timestamp", "price", "volume") if column not in rows.columns]
-    if missing:
-        raise DataError(f"Indicators need the columns {', '.join(missing)}, which the rows do not have.")
-    if not pd.api.types.is_datetime64_dtype(rows["timestamp"].dtype):
-        raise DataError(f"The column timestamp is {rows['timestamp'].dtype}; indicators need naive UTC datetimes.")
-    for column in ("token", "timestamp"):
-        if rows[column].isna().any():
-            raise DataError(f"{int(rows[column].isna().sum())} rows have no {column}; leave them out beforehand.")
-    moment = rows["timestamp"].to_numpy().astype("datetime64[us]", copy=False).view(np.int64)
-    kept = np.flatnonzero((moment > (first - _WINDOW) * _HOUR) & (moment <= last * _HOUR))
-    near = rows["token"] if len(kept) == len(rows) else rows["token"].iloc[kept]
-    token = pd.factorize(near.astype("str"), sort=True)[0]
-    moment = moment[kept]
-    hour = moment // _HOUR
-    key = token * (last - first + _WINDOW) + (hour - first)
-    # Files are sorted already, each by itself: a stable sort merges them.
-    order = np.argsort(key, kind="stable")
-    place = kept[order]
-    price = rows["price"].to_numpy(dtype=np.float64, na_value=np.nan)[place]
-    volume = rows["volume"].to_numpy(dtype=np.float64, na_value=np.nan)[place]
-    _refuse_impossible(rows, price, volume, key[order], (hour * _HOUR != moment)[order], place)
-    return _Rows(token[order], hour[order], price, volume), place
-
-
-def _refuse_impossible(
-    rows: pd.DataFrame, price: _Floats, volume: _Floats, key: _Ints, within_an_hour: _Bools, place: _Ints
-) -> None:
+def _refuse_impossible(panel: Panel, rows: Rows, place: _Ints) -> None:
+    price, volume = rows.values
     for bad, what in (
-        (within_an_hour, "is not a whole hour; round the observation down to its hour"),
-        (np.diff(key, prepend=np.iinfo(np.int64).min) == 0, "has more than one row; keep one row a token and hour"),
         (~((price > 0) & (price < np.inf)), "has no positive price; quarantine the row"),
         (np.isinf(volume), "has an infinite volume; quarantine the row or make the volume null"),
     ):
         if bad.any():
-            row = rows.iloc[place[int(np.argmax(bad))]]
-            detail = f"price {row['price']}, volume {row['volume']}"
-            raise DataError(f"Token {row['token']} at {row['timestamp']:%Y-%m-%d %H:%M} {what} ({detail}).")
+            panel.refuse(int(place[np.argmax(bad)]), what)
 
 
-def _fill_compiled(values: _Floats, rows: _Rows, first: int) -> None:
+def _fill_compiled(values: _Floats, column: int, rows: Rows, first: int) -> None:
     from breakout_assets.dataset.compiled import fill_windows, terms
 
-    begins = np.append(np.flatnonzero(np.diff(rows.token, prepend=-1)), len(rows.token))
+    begins = np.append(rows.begins(), len(rows.token))
     least = np.array(list(_LEAST_ROWS.values()))
-    fill_windows(terms(_WINDOW), rows.hour, rows.price, rows.volume, begins, first, least, values)
+    fill_windows(terms(_WINDOW), rows.hour, *rows.values, begins, first, least, values, column)
 
 
-def _token_batches(rows: _Rows) -> Iterator[_Rows]:
-    """The rows in pieces of whole tokens, whose hours, there or not, are at most `_CELLS`."""
-    if not len(rows.hour):
-        return
-    tokens = max(1, _CELLS // int(rows.hour.max() - rows.hour.min() + 1))
-    begins = np.flatnonzero(np.diff(rows.token, prepend=-1))[::tokens]
-    for begin, end in zip(begins, [*begins[1:], len(rows.hour)], strict=True):
-        yield rows.part(int(begin), int(end))
-
-
-def _fill(values: _Floats, rows: _Rows, ends: _Ints) -> None:
+def _fill(values: _Floats, rows: Rows, ends: _Ints) -> None:
     """The indicators (14, len(ends)) of the rows `ends`: of each token all rows from the first asked hour on."""
-    begins = np.flatnonzero(np.diff(rows.token, prepend=-1))
     starts = _starts(rows, ends)
     counts = ends - starts + 1
     found = {
         **_recent(rows, ends, counts),
-        **average_values(rows.price, begins, starts, ends),
+        **average_values(rows.values[0], rows.begins(), starts, ends),
         **_cumulative(rows, starts, ends),
     }
     # The published method takes VPT from `ta`, where it is pvt under another name, and fills what it lacks with 0.
@@ -200,7 +170,7 @@ def _fill(values: _Floats, rows: _Rows, ends: _Ints) -> None:
         line[short[counts[short] < least]] = np.nan
 
 
-def _starts(rows: _Rows, ends: _Ints) -> _Ints:
+def _starts(rows: Rows, ends: _Ints) -> _Ints:
     """The first row of each window."""
     token, hour = rows.token - rows.token[0], rows.hour - rows.hour.min()
     hours = int(hour.max()) + 1
@@ -211,7 +181,7 @@ def _starts(rows: _Rows, ends: _Ints) -> _Ints:
     return np.asarray(before[token[ends] * hours + np.maximum(hour[ends] - _WINDOW + 1, 0)])
 
 
-def _recent(rows: _Rows, ends: _Ints, counts: _Ints) -> dict[str, _Floats]:
+def _recent(rows: Rows, ends: _Ints, counts: _Ints) -> dict[str, _Floats]:
     # Of tokens that are asked for, the asked rows and as many before them as they read.
     near = np.zeros(len(rows.token), dtype=bool)
     near[ends] = True
@@ -220,13 +190,24 @@ def _recent(rows: _Rows, ends: _Ints, counts: _Ints) -> dict[str, _Floats]:
     place = np.cumsum(near) - 1
     counted = np.zeros(place[-1] + 1, dtype=np.int64)
     counted[place[ends]] = counts
-    values = recent_values(rows.price[near], rows.volume[near], counted)
+    price, volume = rows.values
+    values = recent_values(price[near], volume[near], counted)
     return {name: column[place[ends]] for name, column in values.items()}
 
 
-def _cumulative(rows: _Rows, starts: _Ints, ends: _Ints) -> dict[str, _Floats]:
+def _cumulative(rows: Rows, starts: _Ints, ends: _Ints) -> dict[str, _Floats]:
     """OBV and pvt: NaN where the row's own volume is null; other null volumes are passed over."""
-    price, volume = rows.price, rows.volume
+    sums = np.empty((2, len(ends)))
+    begins = rows.begins()
+    bounds = np.append(begins[np.unique(np.searchsorted(begins, np.arange(0, begins[-1] + 1, _PIECE)))], len(rows.hour))
+    for begin, end in pairwise(bounds.tolist()):
+        of = slice(*np.searchsorted(ends, [begin, end]))
+        sums[:, of] = _sums_of(rows.part(begin, end), starts[of] - begin, ends[of] - begin)
+    return {"OBV": sums[0], "pvt": sums[1]}
+
+
+def _sums_of(rows: Rows, starts: _Ints, ends: _Ints) -> _Floats:
+    price, volume = rows.values
     new_token = np.diff(rows.token, prepend=-1) != 0
     terms = np.zeros((2, len(price)))
     terms[0, 1:] = np.where(price[1:] < price[:-1], -volume[1:], volume[1:])
@@ -237,4 +218,4 @@ def _cumulative(rows: _Rows, starts: _Ints, ends: _Ints) -> dict[str, _Floats]:
     own = np.stack([or_zero(volume[starts]), np.zeros(len(starts))])
     sums = window_sums(terms, day, rows.hour % DAY, own, starts, ends)
     sums[:, np.isnan(volume[ends])] = np.nan
-    return {"OBV": sums[0], "pvt": sums[1]}
+    return sums

@@ -10,6 +10,7 @@ is those three, each added up hour by hour. Differences of running totals, or nu
 in its last bits on where the block begins and on which other tokens are there.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -20,6 +21,7 @@ import pandas as pd
 
 from breakout_assets.dataset.compiling import load_compiled
 from breakout_assets.dataset.indicators import LOOKBACK
+from breakout_assets.dataset.panel import Panel, Rows
 
 _PRICE_COLUMNS: Final = (
     "log_price_sma_5",
@@ -55,13 +57,12 @@ STATIONARY_COLUMNS: Final = _PRICE_COLUMNS + _GRID_COLUMNS
 # How much older than 24 or 168 hours a row may be that stands for a missing one.
 LATE_HOURS: Final = 3
 
-_HOUR: Final = timedelta(hours=1) // timedelta(microseconds=1)
 _DAY: Final = 24  # hours
 _REACH: Final = LOOKBACK // timedelta(days=1)  # whole days before the first asked one that windows reach into
 _CELLS: Final = 2**17  # hours of all tokens on one grid: its parts stay in the processor's cache
 _TOKENS: Final = 128  # of which compiled code is handed the rows at once; more would only need more memory
 _ROWS: Final = 2**15  # rows whose shares of the price are computed together, for the same reason
-_MARKET_COLUMNS: Final = ("price", "volume", "cmc_rank", "num_market_pairs")
+MARKET_COLUMNS: Final = ("price", "volume", "cmc_rank", "num_market_pairs")
 # A spread below this is what rounding leaves of a series that stands still; nothing can be measured in units of it.
 _STILL: Final = 1e-9
 
@@ -76,139 +77,110 @@ def stationary_indicators(rows: pd.DataFrame, published: pd.DataFrame) -> pd.Dat
         rows: the believed market rows that `published` was computed from, in any order, with `token`, `timestamp`
             (naive UTC hours), `price` (USD), `volume` (USD), `cmc_rank` and `num_market_pairs`; the last three may be
             null. They should reach back 720 hours. What is not positive counts as null.
-        published: what `window_indicators` made of them, which has also refused rows that cannot be.
+        published: what `window_indicators` made of them, in its order; it has also refused rows that cannot be.
 
     Returns:
         `STATIONARY_COLUMNS` (float64) with the index of `published`; NaN where the history is too short or too full
         of holes, and where a series stands still that others would be measured by. Never infinite.
     """
-    token, names = pd.factorize(published["token"])
-    asked = _Cells.of(_hours(published["timestamp"]), token.astype(np.int64))
-    values = np.full((len(STATIONARY_COLUMNS), len(published)), np.nan)
-    of_price, of_grid = values[: len(_PRICE_COLUMNS)], values[len(_PRICE_COLUMNS) :]
-    price = np.full(len(published), np.nan)
-    if len(published):
-        market = _Market.of(rows, names, int(asked.hour.min()) // _DAY, int(asked.hour.max()) // _DAY)
-        fill = _fill_compiled if load_compiled(len(published)) else _fill
-        fill(market, asked, price, of_grid)
-    of = {str(name): column.to_numpy() for name, column in published.items() if name not in ("token", "timestamp")}
-    for begin in range(0, len(published), _ROWS):
-        part = slice(begin, begin + _ROWS)
-        _by_price({name: column[part] for name, column in of.items()}, price[part], of_price[:, part])
+    of = {str(name): column.to_numpy() for name, column in published.items()}
+    token, hour = of.pop("token"), of.pop("timestamp").astype("datetime64[h]").astype(np.int64)
+    panel = Panel.of(rows, MARKET_COLUMNS, *reach(int(hour.min(initial=0)), int(hour.max(initial=0))))
+    codes, names = pd.factorize(token)
+    values = stationary_values(panel, panel.names.get_indexer(pd.Index(names))[codes], hour, of)
     return pd.DataFrame(values.T, index=published.index, columns=list(STATIONARY_COLUMNS), copy=False)
 
 
-def _hours(timestamp: pd.Series) -> _Ints:
-    return np.asarray(timestamp.to_numpy().astype("datetime64[us]", copy=False).view(np.int64) // _HOUR)
+def reach(first: int, last: int) -> tuple[int, int]:
+    """The first and the last hour that the indicators of these hours, all since 1970, look at: whole days."""
+    return (first // _DAY - _REACH) * _DAY, last // _DAY * _DAY + _DAY - 1
+
+
+def stationary_values(panel: Panel, token: _Ints, hour: _Ints, published: Mapping[str, _Floats]) -> _Floats:
+    """`STATIONARY_COLUMNS` (columns, rows) of some of the panel's rows, which are in order, from the published ones.
+
+    As `stationary_indicators`.
+    """
+    values = np.full((len(STATIONARY_COLUMNS), len(hour)), np.nan)
+    of_price, of_grid = values[: len(_PRICE_COLUMNS)], values[len(_PRICE_COLUMNS) :]
+    if not len(hour):
+        return values
+    price = np.full(len(hour), np.nan)
+    begin, end = reach(int(hour.min()), int(hour.max()))
+    days = (end + 1 - begin) // _DAY
+    compiled = load_compiled(len(hour))
+    for low, high in panel.batches(_TOKENS if compiled else max(1, _CELLS // (days * _DAY))):
+        mine = slice(*np.searchsorted(token, [low, high]))
+        if mine.start == mine.stop:
+            continue
+        rows, _ = panel.part(low, high, MARKET_COLUMNS, begin, end)
+        columns = [np.where(column > 0, column, np.nan) for column in rows.values]
+        grid = _Grid(begin, days, low, high - low)
+        fill = _fill_compiled if compiled else _fill
+        fill(grid, Rows(rows.token, rows.hour, columns), token[mine], hour[mine], price[mine], of_grid[:, mine])
+    for begin in range(0, len(hour), _ROWS):
+        part = slice(begin, begin + _ROWS)
+        _by_price({name: column[part] for name, column in published.items()}, price[part], of_price[:, part])
+    return values
 
 
 @dataclass(frozen=True)
-class _Cells:
-    """Rows in the order of their tokens, by number, and of their hours since 1970; and where they stand in a frame."""
+class _Grid:
+    """The hours and tokens of which something is computed: whole days, before the asked ones all that windows reach.
 
-    place: _Ints
-    hour: _Ints
-    token: _Ints
-
-    @classmethod
-    def of(cls, hour: _Ints, token: _Ints) -> "_Cells":
-        first = hour.min(initial=0)
-        place = np.argsort(token * (hour.max(initial=0) - first + 1) + hour - first, kind="stable")
-        return cls(place, hour[place], token[place])
-
-    def begins(self, tokens: npt.ArrayLike) -> _Ints:
-        """The first row of each of these tokens."""
-        return np.searchsorted(self.token, tokens)
-
-
-@dataclass(frozen=True)
-class _Market:
-    """The rows on the grid of some asked days: `_MARKET_COLUMNS`, NaN where there is nothing positive.
-
-    The grid begins before the first asked day, with all that the windows of its first hour reach.
+    Attributes:
+        begin: its first hour since 1970.
+        days: how many there are.
+        token: number of the first token.
+        tokens: how many there are.
     """
 
-    tokens: int
-    days: int
-    """Asked ones."""
     begin: int
-    """The grid's first hour since 1970."""
-    cells: _Cells
-    columns: list[_Floats]
+    days: int
+    token: int
+    tokens: int
 
-    @classmethod
-    def of(cls, rows: pd.DataFrame, names: pd.Index, first_day: int, last_day: int) -> "_Market":
-        begin, end = (first_day - _REACH) * _DAY, (last_day + 1) * _DAY
-        code, known = pd.factorize(rows["token"])
-        token = np.append(names.get_indexer(known), -1)[code]  # tokens that are not asked for, and null, are -1
-        hour = _hours(rows["timestamp"])
-        read = np.flatnonzero((token >= 0) & (hour >= begin) & (hour < end))
-        cells = _Cells.of(hour[read], token[read])
-        columns = [
-            rows[name].to_numpy(dtype=np.float64, na_value=np.nan)[read][cells.place] for name in _MARKET_COLUMNS
-        ]
-        columns = [np.where(column > 0, column, np.nan) for column in columns]
-        return cls(len(names), last_day - first_day + 1, begin, cells, columns)
+    @property
+    def asked(self) -> int:
+        """How many days are asked for, the last ones."""
+        return self.days - _REACH
+
+    def cells(self, token: _Ints, hour: _Ints, skipped: int = 0) -> _Ints:
+        """Where rows are in a flattened (hours of the day, days, tokens) without so many days at the beginning."""
+        day, hour = np.divmod(hour - self.begin, _DAY)
+        return np.asarray((hour * (self.days - skipped) + day - skipped) * self.tokens + token - self.token)
 
 
-def _fill(market: _Market, asked: _Cells, price: _Floats, of_grid: _Floats) -> None:
-    """The prices of asked rows and their `_GRID_COLUMNS`, on a grid (hours, days, tokens) of some tokens at a time."""
-    days = _REACH + market.days
-    tokens = max(1, _CELLS // (days * _DAY))
-    lows = np.arange(0, market.tokens + tokens, tokens)
-    of_read, of_asked = market.cells.begins(lows), asked.begins(lows)
-    for number, low in enumerate(lows[:-1]):
-        mine, theirs = slice(*of_read[number : number + 2]), slice(*of_asked[number : number + 2])
-        shape = (_DAY, days, min(tokens, market.tokens - low))
-        cell = _cell(market.cells.hour[mine] - market.begin, market.cells.token[mine] - low, shape)
-        grids = []
-        for column in market.columns:
-            grid = np.full(shape, np.nan)
-            grid.reshape(-1)[cell] = column[mine]
-            grids.append(grid)
-        place = asked.place[theirs]
-        hour = asked.hour[theirs] - market.begin - _REACH * _DAY
-        cell = _cell(hour, asked.token[theirs] - low, (_DAY, market.days, shape[2]))
-        price[place] = grids[0][:, _REACH:].ravel()[cell]
-        for line, block in zip(of_grid, _on_grid(market.days, *grids), strict=True):
-            line[place] = block.ravel()[cell]
+def _fill(grid: _Grid, rows: Rows, token: _Ints, hour: _Ints, price: _Floats, of_grid: _Floats) -> None:
+    """The prices of asked rows and their `_GRID_COLUMNS`."""
+    cell = grid.cells(rows.token, rows.hour)
+    filled = []
+    for column in rows.values:
+        values = np.full((_DAY, grid.days, grid.tokens), np.nan)
+        values.reshape(-1)[cell] = column
+        filled.append(values)
+    cell = grid.cells(token, hour, _REACH)
+    price[:] = filled[0][:, _REACH:].ravel()[cell]
+    for line, block in zip(of_grid, _on_grid(grid.asked, *filled), strict=True):
+        line[:] = block.ravel()[cell]
 
 
-def _cell(hour: _Ints, token: _Ints, shape: tuple[int, int, int]) -> _Ints:
-    """Where an hour (since the first of the grid) of a token is in the flattened grid."""
-    return np.asarray((hour % _DAY * shape[1] + hour // _DAY) * shape[2] + token)
-
-
-def _fill_compiled(market: _Market, asked: _Cells, price: _Floats, of_grid: _Floats) -> None:
+def _fill_compiled(grid: _Grid, rows: Rows, token: _Ints, hour: _Ints, price: _Floats, of_grid: _Floats) -> None:
     """As `_fill`, with the same operations in the same order."""
     from breakout_assets.dataset.compiled_stationary import fill_grid
 
-    span = (market.begin, _REACH + market.days, market.days)
-    for low in range(0, market.tokens, _TOKENS):
-        tokens = np.arange(low, min(low + _TOKENS, market.tokens) + 1)
-        begins, asked_begins = market.cells.begins(tokens), asked.begins(tokens)
-        mine, theirs = slice(begins[0], begins[-1]), slice(asked_begins[0], asked_begins[-1])
-        columns = _with_logs([column[mine] for column in market.columns], market.cells.hour[mine], begins - begins[0])
-        found = np.empty((1 + len(_GRID_COLUMNS), theirs.stop - theirs.start))
-        hours, asked_hours = market.cells.hour[mine], asked.hour[theirs]
-        fill_grid(
-            hours,
-            columns,
-            begins - begins[0],
-            asked_hours,
-            asked_begins - asked_begins[0],
-            span,
-            LATE_HOURS,
-            _STILL,
-            found,
-        )
-        place = asked.place[theirs]
-        price[place] = found[0]
-        for name, line, column in zip(_GRID_COLUMNS, of_grid, found[1:], strict=True):
-            line[place] = np.log(column) if name in _LOG_CHANGES else column
+    tokens = np.arange(grid.token, grid.token + grid.tokens + 1)
+    begins, asked_begins = np.searchsorted(rows.token, tokens), np.searchsorted(token, tokens)
+    columns = _with_logs(rows.values, rows.hour, begins)
+    found = np.empty((1 + len(_GRID_COLUMNS), len(hour)))
+    span = (grid.begin, grid.days, grid.asked)
+    fill_grid(rows.hour, columns, begins, hour, asked_begins, span, LATE_HOURS, _STILL, found)
+    price[:] = found[0]
+    for name, line, column in zip(_GRID_COLUMNS, of_grid, found[1:], strict=True):
+        line[:] = np.log(column) if name in _LOG_CHANGES else column
 
 
-def _with_logs(columns: list[_Floats], hour: _Ints, begins: _Ints) -> _Floats:
+def _with_logs(columns: Sequence[_Floats], hour: _Ints, begins: _Ints) -> _Floats:
     """The columns, then the log of the volume and that of the price over the one an hour before."""
     price, volume = columns[:2]
     of_next_hour = np.diff(hour, prepend=hour[:1]) == 1

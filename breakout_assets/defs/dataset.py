@@ -167,7 +167,7 @@ def live_indicators(context: dg.AssetExecutionContext, store: dg.ResourceParam[S
 
     def make(key: str) -> Made:
         hour = hour_of(key)
-        newest, market = read_newest(store, hour - LOOKBACK + HOUR, hour, HISTORY_COLUMNS)
+        newest, market = read_newest(store, (hour - LOOKBACK + HOUR).date(), hour, HISTORY_COLUMNS)
         coins = hour_of_rows(newest, hour)
         rows = with_indicators(coins, market, hour, hour)
         store.write_table("live_indicators", hour, rows)

@@ -16,7 +16,6 @@ from breakout_assets.errors import DataError
 from breakout_assets.market.files import read_raw
 from breakout_assets.market.gates import EXCLUSIONS, context_hours
 from breakout_assets.market.health import EXPECTATION_HOURS
-from breakout_assets.market.history import RAW_DAYS
 from breakout_assets.market.schema import HOUR, ORIGIN_FOLLOWED, hours_between
 from breakout_assets.market.snapshots import judged, market_rows, origin_class
 from breakout_assets.market.tokens import load_registry
@@ -42,6 +41,8 @@ COLUMNS: Final[dict[str, str]] = {
 # Files of a bucket are held in memory while they are counted: two months of 1,250 coins are about 150 MB.
 _DAYS_AT_ONCE: Final = 60
 _COUNTED: Final = ["timestamp", "origin", "quarantine"]
+# Today has no daily file, and yesterday's may have been compacted before its last hour arrived.
+_RAW_DAYS: Final = 2
 
 
 class Gap(NamedTuple):
@@ -176,7 +177,7 @@ def coverage_table(store: Store, first: datetime, last: datetime) -> pd.DataFram
 
 def _newest_counts(store: Store, known: KnownHours, last: datetime) -> tuple[pd.DataFrame, set[datetime]]:
     """The counts of the newest days' hours that are in no daily file yet, and those whose raw file is unreadable."""
-    compacted, oldest = known.compacted, last.date() - timedelta(days=RAW_DAYS - 1)
+    compacted, oldest = known.compacted, last.date() - timedelta(days=_RAW_DAYS - 1)
     files = [file for hour, file in known.raw.items() if hour.date() >= oldest and hour not in compacted]
     raw, unreadable = _readable(store, files)
     if raw.empty:

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
-from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -16,9 +15,6 @@ from breakout_assets.market.snapshots import in_order, judged, market_rows
 from breakout_assets.market.tokens import TokenRegistry, load_registry
 from breakout_assets.store import RawFile, Store
 from breakout_assets.tables import DAILY_SNAPSHOTS
-
-# Today has no daily file, and yesterday's may have been compacted before its last hour arrived.
-RAW_DAYS: Final = 2
 
 
 @dataclass(frozen=True)
@@ -43,19 +39,23 @@ def sources_of(files: Iterable[RawFile]) -> str:
     return hashlib.sha256(named.encode()).hexdigest()[:16]
 
 
+def _raw_behind(store: Store, day: date) -> list[RawFile]:
+    return [file for each in days_behind(day) for file in store.raw_files(each).values()]
+
+
 def compact_day(store: Store, registry: TokenRegistry, day: date) -> CompactedDay:
     """The market rows of all hours of a day.
 
     Raises:
         DataError: no hour of the day has a raw file, or one of them is torn or foreign.
     """
-    behind = {each: store.raw_files(each) for each in days_behind(day)}
-    files = behind[day]
+    behind = _raw_behind(store, day)
+    files = {file.hour: file for file in behind if file.hour.date() == day}
     if not files:
         raise DataError(f"no hour of {day} has a raw snapshot in {store.root}/cmc/latest; import or collect the day")
     rows = _market_of(store, registry, list(files.values()))
     rows = in_order(judged(rows, _context_of(store, registry, day_bounds(day))), "token")
-    return CompactedDay(rows, list(files), sources_of(file for found in behind.values() for file in found.values()))
+    return CompactedDay(rows, list(files), sources_of(behind))
 
 
 def _context_of(store: Store, registry: TokenRegistry, hours: tuple[datetime, datetime]) -> pd.DataFrame:
@@ -71,7 +71,7 @@ def _context_of(store: Store, registry: TokenRegistry, hours: tuple[datetime, da
 
 
 def read_days(store: Store, days: Iterable[date], columns: Iterable[str] | None = None) -> pd.DataFrame:
-    """The market rows of these days from their daily files; all columns, or some.
+    """The market rows of these days from their daily files; all columns, or some; text as categories.
 
     A day that never had a raw file is a hole of the collector and has no rows. A day that has raw files but no daily
     file is refused: what is computed without it would change once it is there.
@@ -84,35 +84,44 @@ def read_days(store: Store, days: Iterable[date], columns: Iterable[str] | None 
             raise DataError(
                 f"daily_snapshots of {day} is missing although the day has raw snapshots; materialise it first"
             )
-    return store.read_table("daily_snapshots", there, columns)
+    return store.read_table("daily_snapshots", there, columns, coded=True)
 
 
 def read_until(store: Store, first: datetime, last: datetime, columns: Iterable[str] | None = None) -> pd.DataFrame:
     """The market rows from `first` to `last`, both whole hours and included, as they are known at `last`.
 
-    All columns, or some. Daily files are read for the days before the `RAW_DAYS` newest, as far as there are any.
+    All columns, or some.
     """
-    return read_newest(store, first, last, columns)[1]
+    names = list(DAILY_SNAPSHOTS if columns is None else columns)
+    rows = read_newest(store, first.date(), last, [*dict.fromkeys([*names, "timestamp"])])[1]
+    rows = rows.loc[rows["timestamp"] >= first, names].reset_index(drop=True)
+    return rows.astype({str(name): "str" for name in rows.select_dtypes("category")})
 
 
 def read_newest(
-    store: Store, first: datetime, hour: datetime, columns: Iterable[str] | None = None
+    store: Store, first: date, hour: datetime, columns: Iterable[str] | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """All columns of an hour's market rows (`hour_of_rows` of them), and `read_until` from `first` to it."""
-    days = list(_days(first.date(), hour.date()))
-    older = [day for day in days if hour.date() - day >= timedelta(days=RAW_DAYS)]
-    compacted = sorted(store.days_there("daily_snapshots", older))
-    begin = min(day for day in days if day not in compacted)  # the newest days are not; no folder before it is listed
-    found = store.raw_between(max(first, day_bounds(begin)[0]), hour).values()
-    files = [file for file in found if file.hour.date() not in compacted]
-    raw = _judged_of(store, load_registry(store), files)
-    names = list(DAILY_SNAPSHOTS if columns is None else columns)
-    begun = [day for day in compacted if day == first.date()]
-    # The day that begins before `first` is cut by itself: cutting all of them would copy all of them.
-    cut = store.read_table("daily_snapshots", begun, {*names, "timestamp"})
-    whole = store.read_table("daily_snapshots", compacted[len(begun) :], names)
-    rows = pd.concat([cut.loc[cut["timestamp"] >= first, names], whole, raw[names]], ignore_index=True)
+    """All columns of an hour's market rows (`hour_of_rows` of them), and those from the `first` day to that hour.
+
+    The latter have all columns or some, and text as categories. Daily files are read as far as there are any, that of
+    the day before only if nothing has arrived since it was written; the other days, and today, from raw hours.
+    """
+    days = list(_days(first, hour.date()))
+    compacted = {*store.days_there("daily_snapshots", days[:-1])}
+    yesterday = hour.date() - timedelta(days=1)
+    if yesterday in compacted and not _up_to_date(store, yesterday):
+        compacted.remove(yesterday)
+    begin = min(day for day in days if day not in compacted)  # today is not; no folder before it is listed
+    found = store.raw_between(day_bounds(begin)[0], hour).values()
+    raw = _judged_of(store, load_registry(store), [file for file in found if file.hour.date() not in compacted])
+    rows = store.read_table("daily_snapshots", sorted(compacted), columns, coded=True, then=raw)
     return raw[raw["timestamp"] == hour], rows
+
+
+def _up_to_date(store: Store, day: date) -> bool:
+    """Whether the daily file was made from the very raw files that are there."""
+    made_from = store.sources_of_table("daily_snapshots", day)
+    return bool(made_from) and made_from == sources_of(_raw_behind(store, day))
 
 
 def _judged_of(store: Store, registry: TokenRegistry, files: Sequence[RawFile]) -> pd.DataFrame:

@@ -1,3 +1,4 @@
+import os
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -28,7 +29,8 @@ def fill(store: Store, first: str, hours: int, price: float = 1.0) -> None:
 
 
 def compact(store: Store, day: date) -> None:
-    store.write_table("daily_snapshots", day, compact_day(store, load_registry(store), day).rows)
+    found = compact_day(store, load_registry(store), day)
+    store.write_table("daily_snapshots", day, found.rows, found.sources)
 
 
 def test_a_day_is_compacted_by_token_and_time_whatever_hours_it_has(store: Store) -> None:
@@ -84,10 +86,12 @@ def test_some_columns_are_those_of_all_and_the_newest_hour_has_all(store: Store)
         compact(store, date(2024, 2, 27) + timedelta(days=n))
     first, last = at("2024-02-27 03:00"), at("2024-03-02 01:00")
     whole, some = read_until(store, first, last), ["price", "timestamp", "quarantine"]
-    newest, rows = read_newest(store, first, last, some)
-    pd.testing.assert_frame_equal(rows, whole[some])
+    newest, rows = read_newest(store, first.date(), last, some)
+    assert rows["timestamp"].min() == at("2024-02-27 00:00")  # the whole of the first day
+    rows = rows[rows["timestamp"] >= first].reset_index(drop=True)
+    pd.testing.assert_frame_equal(rows.astype({"quarantine": "str"}), whole[some])
     pd.testing.assert_frame_equal(hour_of_rows(newest, last), hour_of_rows(whole, last))
-    assert read_newest(store, first, last + timedelta(days=3), ["price"])[0].empty
+    assert read_newest(store, first.date(), last + timedelta(days=3), ["price"])[0].empty
 
 
 def test_what_an_hour_reads_does_not_grow_with_the_history_behind_it(store: Store) -> None:
@@ -122,6 +126,47 @@ def test_a_late_hour_of_yesterday_is_seen_though_the_day_was_compacted_without_i
     compact(store, DAY)
     fill(store, "2024-03-01 20:00", 4)
     assert len(read_until(store, at("2024-03-01 00:00"), at("2024-03-02 00:00"))) == 48
+
+
+def spoil(store: Store, day: date) -> None:
+    """The raw files of a day hold something else, with the length and the time that they had."""
+    for file in store.raw_files(day).values():
+        path = Path(str(file.path))
+        before = path.stat()
+        path.write_bytes(b"?" * before.st_size)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_yesterday_is_read_from_its_daily_file_if_that_was_made_from_what_is_there(store: Store) -> None:
+    fill(store, "2024-03-01 00:00", 24)
+    compact(store, DAY)
+    fill(store, "2024-03-02 00:00", 2)
+    first, last = at("2024-03-01 05:00"), at("2024-03-02 01:00")
+    rows = read_until(store, first, last)
+    spoil(store, DAY)
+    pd.testing.assert_frame_equal(read_until(store, first, last), rows)
+    # Of a file that does not say what it was made from nobody knows whether all hours are in it.
+    found = store.read_table("daily_snapshots", [DAY])
+    store.write_table("daily_snapshots", DAY, found)
+    with pytest.raises(DataError, match="2024/03/01"):
+        read_until(store, first, last)
+
+
+@pytest.mark.parametrize("arrived", ["2024-03-01 07:00", "2024-02-29 20:00", "2024-02-23 10:00"])
+def test_what_arrives_after_yesterday_was_compacted_is_seen_by_the_next_hour(store: Store, arrived: str) -> None:
+    """The same as if nothing had been compacted, whether it is a file of that day or one that it is judged by."""
+    fill(store, "2024-02-22 00:00", 24 * 9)
+    for n in range(8):
+        compact(store, date(2024, 2, 22) + timedelta(days=n))
+    compact(store, DAY)
+    first, last = at("2024-03-01 00:00"), at("2024-03-02 01:00")
+    fill(store, "2024-03-02 00:00", 2)
+    put(store, at(arrived), [coin(1, price=7.5), coin(2, price=20.1)])
+    compact(store, at(arrived).date()) if at(arrived).date() != DAY else None
+    found = read_until(store, first, last)
+    store.table_path("daily_snapshots", DAY).unlink()
+    pd.testing.assert_frame_equal(found, read_until(store, first, last))
+    assert (found["price"] == 7.5).any() == (at(arrived).date() == DAY)
 
 
 def test_one_hour_and_the_newest_hour(store: Store) -> None:
