@@ -8,6 +8,7 @@ from typing import Final, Literal, get_args
 
 import pandas as pd
 
+from breakout_assets.coded_text import spelled_out
 from breakout_assets.dataset.indicators import INDICATOR_COLUMNS
 from breakout_assets.dataset.stationary import STATIONARY_COLUMNS
 from breakout_assets.errors import DataError
@@ -145,10 +146,12 @@ def conform(frame: pd.DataFrame, table: str) -> pd.DataFrame:
     if missing:
         raise DataError(f"{table} lacks the columns {', '.join(missing)}")
     try:
-        frame = frame[list(columns)]
+        frame = frame if list(frame) == list(columns) else frame[list(columns)]
         types = dict(frame.dtypes)
         others = {name: kind for name, kind in columns.items() if types[name] != kind}
         # Even without others it would take a frame apart and put it together again.
-        return (frame.astype(others) if others else frame).reset_index(drop=True)
+        found = spelled_out(frame).astype(others) if others else frame.copy(deep=False)
+        found.index = pd.RangeIndex(len(found))  # `reset_index` would copy the values
+        return found
     except (TypeError, ValueError) as error:
         raise DataError(f"{table} has values of another type than its contract says: {error}") from error

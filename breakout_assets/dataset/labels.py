@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from breakout_assets.coded_text import categories_of, text_of
 from breakout_assets.market.history import day_bounds
 from breakout_assets.market.schema import ORIGIN_CANDLES, ORIGIN_HISTORY
 from breakout_assets.market.snapshots import segments
@@ -73,25 +74,32 @@ def _order(*by: pd.Series) -> npt.NDArray[np.int64]:
     for column in by:
         # One number a row, and rows in long runs already: sorting by several numbers would take ten times as long.
         numbers = column.to_numpy()
-        least = numbers.min(initial=0)
-        key = key * (numbers.max(initial=0) - least + 1) + (numbers - least)
+        least = int(numbers.min(initial=0))
+        key *= int(numbers.max(initial=0)) - least + 1
+        key += numbers
+        key -= least
     return np.argsort(key, kind="stable")
 
 
 def _rows_of(market: pd.DataFrame, labels: pd.DataFrame, part: npt.NDArray[np.int64]) -> pd.DataFrame:
     row = labels["row"].to_numpy()[part]
-    begin = int(row.min(initial=len(market)))
-    near = market.iloc[begin : int(row.max(initial=0)) + 1]  # text of one file is picked sooner than that of many
-    columns = {name: near[name].array.take(row - begin) for name in _KEPT}
+    columns = {name: _picked(market[name], row) for name in _KEPT}
     columns |= {name: labels[name].array.take(part) for name in _MADE}
     status = labels[_STATUS].cat
     columns[_STATUS] = status.categories.array.take(status.codes.to_numpy()[part])
-    return conform(pd.DataFrame(columns, copy=False), "labelled_dataset")
+    return conform(pd.DataFrame({name: columns[name] for name in LABELLED_DATASET}, copy=False), "labelled_dataset")
+
+
+def _picked(column: pd.Series, place: npt.NDArray[np.int64]) -> pd.api.extensions.ExtensionArray:
+    if isinstance(column.array, pd.Categorical):
+        return text_of(column.array, place)
+    found: pd.api.extensions.ExtensionArray = column.array.take(place)
+    return found
 
 
 def _labels(market: pd.DataFrame, between: pd.DataFrame, first: datetime, last: datetime) -> pd.DataFrame:
     """What the query adds, with each row's place in `market` (`row`), the rank of its token, and `hour` since 1970."""
-    token, _ = pd.factorize(market["token"], sort=True)
+    token = categories_of(market["token"]).cat.codes.to_numpy()
     segment = _segment_of(market, between)
     snapshots = pa.table(
         {
@@ -108,14 +116,15 @@ def _labels(market: pd.DataFrame, between: pd.DataFrame, first: datetime, last: 
         connection.execute("CREATE VIEW snapshots AS SELECT * FROM market WHERE believed")
         found = connection.sql(_QUERY, params=[first, last]).to_arrow_table()
     labels: pd.DataFrame = found.to_pandas(types_mapper={pa.int32(): pd.Int8Dtype()}.get)
-    hour = market["timestamp"].to_numpy().astype("datetime64[h]").astype(np.int64)
-    return labels.assign(token=token[labels["row"]], hour=hour[labels["row"]])
+    row = labels["row"].to_numpy()
+    hour = market["timestamp"].to_numpy()[row].astype("datetime64[h]").astype(np.int64)
+    return labels.assign(token=token[row], hour=hour)
 
 
-def _segment_of(market: pd.DataFrame, between: pd.DataFrame) -> npt.NDArray[np.int64]:
+def _segment_of(market: pd.DataFrame, between: pd.DataFrame) -> npt.NDArray[np.int32]:
     """The segment of each market row; -1 where it is not known."""
     number = segments(between)
-    found = np.zeros(len(market), dtype=np.int64)
+    found = np.zeros(len(market), dtype=np.int32)
     if not number.any():
         return found
     broken = between["token"][number > 0].unique()

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from breakout_assets.coded_text import categories_of
 from breakout_assets.errors import DataError
 
 _HOUR: Final = timedelta(hours=1) // timedelta(microseconds=1)
@@ -82,7 +83,7 @@ class Panel:
                 hour, or a token has two rows for one hour.
         """
         _check_columns(frame, columns)
-        token, moment = _categories(frame["token"]), _moments(frame)
+        token, moment = categories_of(frame["token"]), _moments(frame)
         codes = token.cat.codes.to_numpy()
         for name, null in (("token", codes < 0), ("timestamp", frame["timestamp"].isna().to_numpy())):
             unknown = int((null if kept is None else null & kept).sum())
@@ -154,14 +155,6 @@ def _check_columns(frame: pd.DataFrame, columns: Sequence[str]) -> None:
         raise DataError(f"Indicators need the columns {', '.join(missing)}, which the rows do not have.")
     if not pd.api.types.is_datetime64_dtype(frame["timestamp"].dtype):
         raise DataError(f"The column timestamp is {frame['timestamp'].dtype}; indicators need naive UTC datetimes.")
-
-
-def _categories(token: pd.Series) -> pd.Series:
-    """The tokens as categories in the order of the alphabet."""
-    if not isinstance(token.dtype, pd.CategoricalDtype):
-        return token.astype("str").astype("category")
-    names = token.cat.categories
-    return token if names.is_monotonic_increasing else token.cat.set_categories(names.sort_values())
 
 
 def _moments(frame: pd.DataFrame) -> _Ints:

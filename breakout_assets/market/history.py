@@ -8,6 +8,7 @@ from datetime import date, datetime, time, timedelta
 import numpy as np
 import pandas as pd
 
+from breakout_assets.coded_text import spelled_out
 from breakout_assets.errors import DataError
 from breakout_assets.market.files import read_raw
 from breakout_assets.market.gates import JUDGED_BY, context_hours
@@ -94,8 +95,7 @@ def read_until(store: Store, first: datetime, last: datetime, columns: Iterable[
     """
     names = list(DAILY_SNAPSHOTS if columns is None else columns)
     rows = read_newest(store, first.date(), last, [*dict.fromkeys([*names, "timestamp"])])[1]
-    rows = rows.loc[rows["timestamp"] >= first, names].reset_index(drop=True)
-    return rows.astype({str(name): "str" for name in rows.select_dtypes("category")})
+    return spelled_out(rows.loc[rows["timestamp"] >= first, names].reset_index(drop=True))
 
 
 def read_newest(

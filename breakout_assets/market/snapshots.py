@@ -64,9 +64,9 @@ def segments(rows: pd.DataFrame) -> pd.Series:
     split[doubted] = rows["quarantine"].iloc[doubted].str.contains(SPLIT)
     codes, names = pd.factorize(rows["origin"], use_na_sentinel=False)
     classes, origins = pd.factorize(origin_class(pd.Series(names, dtype="str")))
-    origin = classes[codes]
     if not split.any() and len(origins) <= 1:
-        return pd.Series(0, index=rows.index)
+        return pd.Series(0, index=rows.index, dtype="int32")
+    origin = classes[codes]
     token = pd.factorize(rows["token"])[0]
     order = np.lexsort((rows["timestamp"].to_numpy(), token))
     token, origin = token[order], origin[order]
@@ -75,4 +75,4 @@ def segments(rows: pd.DataFrame) -> pd.Series:
     running = np.cumsum(breaks)
     number = np.empty(len(rows), dtype=np.int64)
     number[order] = running - (running - breaks)[begins][np.cumsum(begins) - 1]
-    return pd.Series(number, index=rows.index)
+    return pd.Series(number, index=rows.index, dtype="int32")
