@@ -91,7 +91,7 @@ def build(world: World) -> None:
     registry = load_registry(world.store)
     for day in track(days_before(world.last_hour.date(), world.days), "compacting days", transient=True):
         found = compact_day(world.store, registry, day)
-        world.store.write_table("daily_snapshots", day, found.rows, found.sources)
+        world.store.write_table("daily_snapshots", day, found.rows, found.made_from)
 
 
 def _write_hours(world: World, part: int) -> None:

@@ -35,7 +35,7 @@ from breakout_assets.tables import ADDED, TABLES, conform
 ROW_GROUP: Final = 30_000
 MODELS: Final = "token_model"  # the folder of all tokens' models
 RAW_NAMES: Final = ("cmcdata.csv", "cmcdata.parquet")  # in order of preference where an hour has both
-_SOURCES: Final = b"sources"
+_MADE_FROM: Final = b"made_from"
 _RAW_NAME: Final = re.compile(r"/(\d{4})/(\d{2})/(\d{2})/(\d{2})/cmcdata\.(?:csv|parquet)$")
 
 
@@ -144,13 +144,13 @@ class Store:
                 "permissions and the space that is left"
             ) from error
 
-    def write_table(self, table: str, key: datetime | date, frame: pd.DataFrame, sources: str = "") -> UPath:
+    def write_table(self, table: str, key: datetime | date, frame: pd.DataFrame, made_from: str = "") -> UPath:
         """Write one partition of a derived table, brought into its contract; the same rows give the same bytes.
 
-        `sources` is kept in the file: what its rows were made from, for `sources_of_table`.
+        What its rows were `made_from` is kept in the file if it is said, for the method of that name.
         """
         path = self.table_path(table, key)
-        self.write(path, parquet_bytes(conform(frame, table), sources))
+        self.write(path, parquet_bytes(conform(frame, table), made_from))
         return path
 
     # Reading ---------------------------------------------------------------------------------------------------
@@ -168,7 +168,7 @@ class Store:
         """Whether a partition of a derived table has been written."""
         return objects.exists(self.table_path(table, key))
 
-    def sources_of_table(self, table: str, key: datetime | date) -> str:
+    def made_from(self, table: str, key: datetime | date) -> str:
         """What a partition was made from, as it was written; empty if nobody said so, or it is not there or torn."""
         path = self.table_path(table, key)
         try:
@@ -176,7 +176,7 @@ class Store:
             said = pq.read_metadata(file).metadata or {}
         except (FileNotFoundError, pa.ArrowException):
             return ""
-        return str(said.get(_SOURCES, b""), "utf-8")
+        return str(said.get(_MADE_FROM, b""), "utf-8")
 
     def hours_there(self, table: str, hours: Sequence[datetime]) -> list[datetime]:
         """Which of these hours of a derived table have been written; one listing a month."""
@@ -306,11 +306,11 @@ def _months(first: date, last: date) -> Iterator[date]:
         month = (month + timedelta(days=31)).replace(day=1)
 
 
-def parquet_bytes(frame: pd.DataFrame, sources: str = "") -> bytes:
-    """The frame as zstd Parquet; the same rows, from the same sources, give the same bytes."""
+def parquet_bytes(frame: pd.DataFrame, made_from: str = "") -> bytes:
+    """The frame as zstd Parquet; the same rows, made from the same, give the same bytes."""
     table = pa.Table.from_pandas(frame, preserve_index=False)
-    if sources:
-        table = table.replace_schema_metadata({**table.schema.metadata, _SOURCES: sources})
+    if made_from:
+        table = table.replace_schema_metadata({**table.schema.metadata, _MADE_FROM: made_from})
     # Hardly any price occurs twice: a dictionary of them would be longer than they are and twice as slow to read.
     # With the bytes of a number in eight streams, the exponents lie side by side and compress.
     floats = [field.name for field in table.schema if pa.types.is_floating(field.type)]

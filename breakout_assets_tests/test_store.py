@@ -197,13 +197,13 @@ def test_rows_that_follow_those_of_files_are_read_with_them(store: Store, files:
 def test_a_file_says_what_it_was_made_from(store: Store, bucket_store: Store) -> None:
     for place in (store, bucket_store):
         path = place.write_table("daily_snapshots", DAYS[0], market_day(DAYS[0]), "abc")
-        assert place.sources_of_table("daily_snapshots", DAYS[0]) == "abc"
+        assert place.made_from("daily_snapshots", DAYS[0]) == "abc"
         pd.testing.assert_frame_equal(place.read_table("daily_snapshots", DAYS[:1]), market_day(DAYS[0]))
         place.write(path, b"torn")
-        assert place.sources_of_table("daily_snapshots", DAYS[0]) == ""
-        assert place.sources_of_table("daily_snapshots", DAYS[1]) == ""
+        assert place.made_from("daily_snapshots", DAYS[0]) == ""
+        assert place.made_from("daily_snapshots", DAYS[1]) == ""
         place.write_table("daily_snapshots", DAYS[0], market_day(DAYS[0]))
-        assert place.sources_of_table("daily_snapshots", DAYS[0]) == ""
+        assert place.made_from("daily_snapshots", DAYS[0]) == ""
 
 
 def test_rows_of_some_tokens_are_read_without_the_others(store: Store) -> None:

@@ -157,7 +157,7 @@ def daily_snapshots(context: dg.AssetExecutionContext, store: dg.ResourceParam[S
 
     def make(key: str) -> Made:
         day = compact_day(store, registry, day_of(key))
-        path = store.write_table("daily_snapshots", day_of(key), day.rows, day.sources)
+        path = store.write_table("daily_snapshots", day_of(key), day.rows, day.made_from)
         metadata = {
             "rows": len(day.rows),
             "tokens": int(day.rows["token"].nunique()),

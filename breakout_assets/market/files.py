@@ -84,6 +84,15 @@ def read_raw_and_digests(files: Sequence[RawFile]) -> tuple[pd.DataFrame, dict[d
     return _read_all(files, digests), digests
 
 
+def raw_digests(files: Sequence[RawFile]) -> dict[datetime, str]:
+    """The SHA-256 of each file's bytes by hour, whatever is in it."""
+    return {file.hour: _digest(data) for file, data in zip(files, _contents(files), strict=True)}
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 def _read_all(files: Sequence[RawFile], digests: dict[datetime, str] | None = None) -> pd.DataFrame:
     tables = []
     ordered = sorted(files, key=lambda file: file.hour)
@@ -92,7 +101,7 @@ def _read_all(files: Sequence[RawFile], digests: dict[datetime, str] | None = No
         for file, data in zip(some, _contents(some), strict=True):
             tables.append(_table(file, data))
             if digests is not None:
-                digests[file.hour] = hashlib.sha256(data).hexdigest()
+                digests[file.hour] = _digest(data)
     if not tables:
         return raw_frame(pd.DataFrame(columns=list(RAW_COLUMNS)))
     return raw_frame(pa.concat_tables(tables).to_pandas(use_threads=False))

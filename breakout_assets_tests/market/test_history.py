@@ -30,7 +30,7 @@ def fill(store: Store, first: str, hours: int, price: float = 1.0) -> None:
 
 def compact(store: Store, day: date) -> None:
     found = compact_day(store, load_registry(store), day)
-    store.write_table("daily_snapshots", day, found.rows, found.sources)
+    store.write_table("daily_snapshots", day, found.rows, found.made_from)
 
 
 def test_a_day_is_compacted_by_token_and_time_whatever_hours_it_has(store: Store) -> None:
@@ -128,45 +128,48 @@ def test_a_late_hour_of_yesterday_is_seen_though_the_day_was_compacted_without_i
     assert len(read_until(store, at("2024-03-01 00:00"), at("2024-03-02 00:00"))) == 48
 
 
-def spoil(store: Store, day: date) -> None:
-    """The raw files of a day hold something else, with the length and the time that they had."""
-    for file in store.raw_files(day).values():
-        path = Path(str(file.path))
-        before = path.stat()
-        path.write_bytes(b"?" * before.st_size)
-        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-
-
 def test_yesterday_is_read_from_its_daily_file_if_that_was_made_from_what_is_there(store: Store) -> None:
     fill(store, "2024-03-01 00:00", 24)
     compact(store, DAY)
     fill(store, "2024-03-02 00:00", 2)
     first, last = at("2024-03-01 05:00"), at("2024-03-02 01:00")
     rows = read_until(store, first, last)
-    spoil(store, DAY)
-    pd.testing.assert_frame_equal(read_until(store, first, last), rows)
-    # Of a file that does not say what it was made from nobody knows whether all hours are in it.
-    found = store.read_table("daily_snapshots", [DAY])
-    store.write_table("daily_snapshots", DAY, found)
-    with pytest.raises(DataError, match="2024/03/01"):
-        read_until(store, first, last)
-
-
-@pytest.mark.parametrize("arrived", ["2024-03-01 07:00", "2024-02-29 20:00", "2024-02-23 10:00"])
-def test_what_arrives_after_yesterday_was_compacted_is_seen_by_the_next_hour(store: Store, arrived: str) -> None:
-    """The same as if nothing had been compacted, whether it is a file of that day or one that it is judged by."""
-    fill(store, "2024-02-22 00:00", 24 * 9)
-    for n in range(8):
-        compact(store, date(2024, 2, 22) + timedelta(days=n))
-    compact(store, DAY)
-    first, last = at("2024-03-01 00:00"), at("2024-03-02 01:00")
-    fill(store, "2024-03-02 00:00", 2)
-    put(store, at(arrived), [coin(1, price=7.5), coin(2, price=20.1)])
-    compact(store, at(arrived).date()) if at(arrived).date() != DAY else None
+    of_yesterday, made_from = store.read_table("daily_snapshots", [DAY]), store.made_from("daily_snapshots", DAY)
+    told = of_yesterday.assign(volume=7.0)
+    store.write_table("daily_snapshots", DAY, told, made_from)
     found = read_until(store, first, last)
-    store.table_path("daily_snapshots", DAY).unlink()
-    pd.testing.assert_frame_equal(found, read_until(store, first, last))
-    assert (found["price"] == 7.5).any() == (at(arrived).date() == DAY)
+    assert (found["volume"] == 7.0).tolist() == (found["timestamp"].dt.date == DAY).tolist()
+    # Of a file that does not say what it was made from nobody knows whether all hours are in it.
+    store.write_table("daily_snapshots", DAY, told)
+    key = ["timestamp", "token"]
+    raw = read_until(store, first, last).sort_values(key, ignore_index=True)
+    pd.testing.assert_frame_equal(raw, rows.sort_values(key, ignore_index=True))
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_hour_that_is_delivered_again_after_yesterday_was_compacted_is_seen(store: Store, kept: bool) -> None:
+    """Even if the file has the time and the length that it had."""
+    fill(store, "2024-03-01 00:00", 24)
+    compact(store, DAY)
+    fill(store, "2024-03-02 00:00", 2)
+    path = Path(str(store.raw_files(DAY)[at("2024-03-01 07:00")].path))
+    before = path.stat()
+    path.write_bytes(path.read_bytes().replace(b"20.14", b"20.15"))
+    if kept:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    found = read_until(store, at("2024-03-01 00:00"), at("2024-03-02 01:00"))
+    assert found.loc[found["timestamp"] == at("2024-03-01 07:00"), "price"].tolist()[1] == 20.15
+
+
+def test_a_day_was_made_from_the_same_whatever_the_time_of_its_files(store: Store, tmp_path: Path) -> None:
+    other = Store.at(str(tmp_path / "other"))
+    made_from = set()
+    for place in (store, other):
+        fill(place, "2024-03-01 22:00", 4)
+        made_from.add(compact_day(place, load_registry(place), DAY).made_from)
+    assert len(made_from) == 1
+    fill(other, "2024-03-01 21:00", 1)
+    assert compact_day(other, load_registry(other), DAY).made_from not in made_from
 
 
 def test_one_hour_and_the_newest_hour(store: Store) -> None:
