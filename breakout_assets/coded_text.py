@@ -29,7 +29,5 @@ def text_of(coded: pd.Categorical, place: npt.NDArray[np.int64] | None = None) -
     """Categories as text, all or those at some places; `astype` makes an object of each, and takes 20 times longer."""
     names: Any = coded.categories.astype("str").array
     codes = coded.codes if place is None else coded.codes[place]
-    if not len(names):  # nothing can be taken of nothing
-        return pd.array([None] * len(codes), dtype="str")
     found: pd.api.extensions.ExtensionArray = names.take(codes, allow_fill=True)
     return found

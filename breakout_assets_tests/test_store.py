@@ -47,6 +47,14 @@ def test_a_frame_without_a_column_of_the_contract_is_refused(store: Store) -> No
         store.write_table("market_health", at("2024-03-01 05:00"), health().drop(columns="reasons"))
 
 
+def test_a_part_of_a_frame_is_numbered_anew_and_the_frame_is_not() -> None:
+    rows = market_day(DAYS[0])
+    part = rows.iloc[3:7]
+    assert conform(part, "daily_snapshots").index.tolist() == [0, 1, 2, 3]
+    assert conform(part.astype({"cmc_rank": "float64"}), "daily_snapshots").index.tolist() == [0, 1, 2, 3]
+    assert part.index.tolist() == [3, 4, 5, 6]
+
+
 def test_a_missing_partition_and_a_torn_one_are_told_apart_and_named(store: Store) -> None:
     hours = [at("2024-03-01 05:00"), at("2024-03-01 06:00")]
     path = store.write_table("market_health", hours[0], health())

@@ -56,6 +56,25 @@ def test_a_quarantined_row_has_no_indicators() -> None:
     assert found.loc["B-2", NAMES].notna().all()
 
 
+def test_a_quarantined_row_may_lack_its_token() -> None:
+    rows = market()
+    expected = computed(rows)
+    nameless = rows[rows["timestamp"] == HOUR - timedelta(hours=2)].assign(token=None, quarantine="IDENTITY_MISSING")
+    found = with_indicators(rows[rows["timestamp"] == HOUR], pd.concat([rows, nameless]), HOUR, HOUR).set_index("token")
+    np.testing.assert_array_equal(found[NAMES].to_numpy(), expected.loc[found.index].to_numpy())
+
+
+@pytest.mark.parametrize("categories", [["B-2", "A-1"], ["Z-9", "A-1", "0-0", "B-2"]])
+def test_coded_tokens_may_have_any_order_and_names_that_no_row_has(categories: list[str]) -> None:
+    rows = market()
+    coded = rows.assign(token=pd.Categorical(rows["token"], categories=categories))
+    asked = rows[rows["timestamp"] == HOUR]
+    expected = with_indicators(asked, rows, HOUR, HOUR)
+    pd.testing.assert_frame_equal(with_indicators(asked, coded, HOUR, HOUR), expected)
+    at_hour = window_indicators(coded, (HOUR, HOUR))
+    assert at_hour["token"].tolist() == ["A-1", "B-2"]
+
+
 def test_a_quarantined_row_is_as_good_as_absent_to_later_ones() -> None:
     rows = market()
     bad = (rows["token"] == "A-1") & (rows["timestamp"] == HOUR - timedelta(hours=1))

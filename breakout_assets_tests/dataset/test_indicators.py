@@ -306,7 +306,7 @@ def test_what_no_window_reads_is_not_judged() -> None:
     rows = market(2, "walk")
     expected = window_indicators(rows, DAY)
     outside = pd.DataFrame(
-        {"token": "walk-0", "timestamp": [at(80), at(80), at(LAST + 1)], "price": -1.0, "volume": 1.0}
+        {"token": "walk-0", "timestamp": [at(80), at(80), *[at(LAST + 1)] * 2], "price": -1.0, "volume": 1.0}
     )
     rows = rows[rows["timestamp"] != at(80)]
     assert_same_bytes(window_indicators(pd.concat([rows, outside.astype(rows.dtypes)]), DAY), expected)
