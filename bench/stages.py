@@ -76,8 +76,8 @@ def _read_source(world: World) -> Work:
 
 def _read(world: World) -> Work:
     store, columns = world.store, ["id", *source.COLUMNS[1:3], *_MARKET]
-    store.read_table("daily_snapshots", world.measured_days[:1], columns)  # imports what reads
-    return lambda: store.read_table("daily_snapshots", world.measured_days, columns)
+    read_days(store, world.measured_days[:1], columns)  # imports what reads
+    return lambda: read_days(store, world.measured_days, columns)
 
 
 # Labels ------------------------------------------------------------------------------------------------------------
