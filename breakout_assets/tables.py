@@ -78,7 +78,7 @@ PREDICTIONS: Final[dict[str, str]] = {
     "score": "float64",  # the classifier's own, before calibration
     "recipe_id": "str",
     "fallback": "str",  # why the token's own model did not speak
-    "pack_hash": "str",  # SHA-256 of the file of packed models that was asked
+    "pack_hash": "str",  # BLAKE3 of the file of packed models that was asked
 }
 # One row: a labelled row of a test block, predicted by a model that had not seen it. Twin 0 is the market itself.
 OUT_OF_SAMPLE: Final[dict[str, str]] = {

@@ -8,7 +8,6 @@ Exact, not nearly: features are scaled in 64 bits and compared in 32 bits as sci
 forest's trees are added in the order of its trees.
 """
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+from blake3 import blake3
 from scipy.special import expit
 
 from breakout_assets.errors import DataError
@@ -48,15 +48,19 @@ SCHEMA: Final = pa.schema(
         ("mean", pa.list_(pa.float64())),
         ("scale", pa.list_(pa.float64())),
         ("weight", pa.list_(pa.float64())),  # of a regression: the intercept, then a weight a feature
-        ("root", pa.list_(pa.int32())),  # node numbers count from the model's first node
-        ("feature", pa.list_(pa.int8())),  # what a node asks about; -1 is a leaf
-        ("cut", pa.list_(pa.float32())),  # go to the next node where the feature is at most this, else to …
-        ("right", pa.list_(pa.int32())),  # … this node; in a leaf: the place of its vote in `vote`
+        ("root", pa.list_(pa.int32())),  # each tree's first node, counted from the model's first
+        ("node", pa.list_(pa.int64())),  # `_nodes`
         ("vote", pa.list_(pa.float64())),  # the different shares of y = 1 in the model's leaves
     ]
 )
 _RECIPE: Final = b"recipe_id"
-_LEAF: Final = -1
+# A node is one number, so that a visit fetches one line of memory and not three: in the low 32 bits the cut as a float,
+# then 7 bits of the feature that is compared with it, then the step. Where the feature is at most the cut, the next
+# node is visited, else the one that lies a step further on. In a leaf the step is the place of its vote in `vote`.
+_CUT_BITS: Final = 32
+_FEATURE_BITS: Final = 7
+_STEP_BITS: Final = 24
+_LEAF: Final = 2**_FEATURE_BITS - 1  # in the place of a feature
 _ABOUT: Final = sum(not pa.types.is_list(field.type) for field in SCHEMA)
 
 
@@ -66,7 +70,7 @@ class PackedModels:
 
     Attributes:
         table: columns of `SCHEMA`.
-        digest: SHA-256 of the file that the table makes; predictions cite it.
+        digest: BLAKE3 of the file that the table makes, 64 hexadecimal digits; predictions cite it.
     """
 
     table: pa.Table
@@ -112,7 +116,7 @@ def packed(rows: Iterable[pa.Table], recipe_id: str) -> PackedModels:
     """Models from their rows (`packed_row`), by name."""
     table = pa.concat_tables([SCHEMA.empty_table(), *(part.replace_schema_metadata(None) for part in rows)])
     table = table.sort_by("name").combine_chunks().replace_schema_metadata({_RECIPE: recipe_id})
-    return PackedModels(table, hashlib.sha256(file_bytes(table)).hexdigest())
+    return PackedModels(table, blake3(file_bytes(table)).hexdigest())
 
 
 def file_bytes(table: pa.Table) -> bytes:
@@ -138,7 +142,7 @@ def opened(data: pa.Buffer, recipe_id: str, where: str) -> PackedModels:
     found = (table.schema.metadata or {}).get(_RECIPE, b"").decode()
     if not table.schema.equals(SCHEMA, check_metadata=False) or found != recipe_id:
         raise DataError(f"{where} holds packed models of another kind or recipe; delete it, and it is made anew")
-    return PackedModels(table.combine_chunks(), hashlib.sha256(data).hexdigest())
+    return PackedModels(table.combine_chunks(), blake3(data).hexdigest())
 
 
 def packed_row(model: "FittedModel") -> pa.Table:
@@ -181,8 +185,8 @@ def with_manifest(row: pa.Table, manifest_hash: str) -> pa.Table:
 
 
 def _row(name: str, recipe: Recipe, **known: Any) -> pa.Table:
-    if len(recipe.features) > np.iinfo(np.int8).max:
-        raise DataError(f"{name}: recipe {recipe.name} has {len(recipe.features)} features; packed models take 127")
+    if len(recipe.features) > _LEAF:
+        raise DataError(f"{name}: recipe {recipe.name} has {len(recipe.features)} features; packed models take {_LEAF}")
     content = {"name": name, **known}
     empty: dict[str, Any] = {field.name: [] if pa.types.is_list(field.type) else None for field in SCHEMA}
     columns = [pa.array([content.get(field.name, empty[field.name])], field.type) for field in SCHEMA]
@@ -193,25 +197,33 @@ def _forest(forest: "RandomForestClassifier", name: str) -> dict[str, Any]:
     trees = [estimator.tree_ for estimator in forest.estimators_]
     sizes = np.array([tree.node_count for tree in trees])
     root = np.cumsum(sizes) - sizes
-    base, number = np.repeat(root, sizes), np.arange(sizes.sum())
+    number = np.concatenate([np.arange(size) for size in sizes])
     left, right = (np.concatenate([getattr(tree, f"children_{side}") for tree in trees]) for side in ("left", "right"))
     leaf = left < 0
-    if not (leaf | (left + base == number + 1)).all():
+    if not (leaf | (left == number + 1)).all():
         raise DataError(f"{name}: the forest does not number a left child after its parent; train it again")
-    feature = np.where(leaf, _LEAF, np.concatenate([tree.feature for tree in trees]))
     ones = list(forest.classes_).index(1) if 1 in forest.classes_ else None
     votes = np.zeros(len(leaf)) if ones is None else np.concatenate([tree.value[:, 0, ones] for tree in trees])
     vote, place = np.unique(votes[leaf], return_inverse=True)
-    target = right + base
-    target[leaf] = place
+    step = right - number
+    step[leaf] = place
+    if step.max() >= 2**_STEP_BITS:
+        most = f"{2**_STEP_BITS:,}"
+        raise DataError(f"{name}: a tree has over {most} nodes; train it with fewer rows or a smaller max_depth")
     cut = np.where(leaf, 0.0, np.concatenate([tree.threshold for tree in trees]))
-    return {
-        "root": root.astype(np.int32),
-        "feature": feature.astype(np.int8),
-        "cut": _not_above(cut),
-        "right": target.astype(np.int32),
-        "vote": vote,
-    }
+    feature = np.where(leaf, _LEAF, np.concatenate([tree.feature for tree in trees]))
+    return {"root": root.astype(np.int32), "node": _nodes(_not_above(cut), feature, step), "vote": vote}
+
+
+def _nodes(cut: npt.NDArray[np.float32], feature: Ints, step: Ints) -> Ints:
+    """Each node as one number, of which `_asked` is the other way round."""
+    return cut.view(np.uint32).astype(np.int64) | (feature | step << _FEATURE_BITS) << _CUT_BITS
+
+
+def _asked(nodes: Ints) -> tuple[npt.NDArray[np.float32], Ints, Ints]:
+    """Cut, feature and step of each node."""
+    above = nodes >> _CUT_BITS
+    return nodes.astype(np.uint32).view(np.float32), above & _LEAF, above >> _FEATURE_BITS
 
 
 def _not_above(cut: Floats) -> npt.NDArray[np.float32]:
@@ -254,25 +266,24 @@ def _votes(table: pa.Table, place: Ints, single: npt.NDArray[np.float32]) -> Flo
     """The mean vote of the trees of model `place[i]` about the scaled features `single[i]`."""
     if not len(place):
         return np.zeros(0)
-    feature, cut, right = (_values(table, column) for column in ("feature", "cut", "right"))
-    first, roots = _bounds(table, "feature"), _bounds(table, "root")
+    nodes, first, roots = _values(table, "node"), _bounds(table, "node"), _bounds(table, "root")
     trees = np.diff(roots)[place]
     question = np.repeat(np.arange(len(place)), trees)
-    begin = np.repeat(first[place], trees)  # number of the model's first node
     tree = np.arange(len(question)) - np.repeat(np.cumsum(trees) - trees, trees)
-    node = begin + _values(table, "root")[np.repeat(roots[place], trees) + tree]
-    answers, width = single.ravel(), single.shape[1]
-    live, answer = np.arange(len(node)), question * width
+    at = np.repeat(first[place], trees) + _values(table, "root")[np.repeat(roots[place], trees) + tree]
+    last = np.empty_like(at)  # the node that each tree has come to
+    live, answers = np.arange(len(at)), single.ravel()
+    answer = question * single.shape[1]
     while len(live):
-        at = node[live]
-        asked = feature[at]
-        inner = np.flatnonzero(asked >= 0)
-        live, at = live[inner], at[inner]
-        below = answers[answer[live] + asked[inner]] <= cut[at]
-        node[live] = np.where(below, at + 1, begin[live] + right[at])
+        node = nodes[at]
+        last[live] = node
+        inner = _asked(node)[1] != _LEAF
+        live, at, answer, node = (each[inner] for each in (live, at, answer, node))
+        cut, feature, step = _asked(node)
+        at += np.where(answers[answer + feature] <= cut, 1, step)
     # Models with fewer trees than others have zeros for the rest.
     votes = np.zeros((len(place), int(trees.max())))
-    votes[question, tree] = _values(table, "vote")[np.repeat(_bounds(table, "vote")[place], trees) + right[node]]
+    votes[question, tree] = _values(table, "vote")[np.repeat(_bounds(table, "vote")[place], trees) + _asked(last)[2]]
     total = np.zeros(len(place))
     # Tree after tree: a sum over an axis would add up in another order than scikit-learn.
     for vote in votes.T:

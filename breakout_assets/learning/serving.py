@@ -1,6 +1,6 @@
 """Which models serve, kept as one file: every hour reads it at once instead of a thousand archives.
 
-    serving/<recipe>/000007-<sha256>.arrow       the newest serving generation of every token (`packed`)
+    serving/<recipe>/000007-<blake3>.arrow       the newest serving generation of every token (`packed`)
     serving/<recipe>/changed/<token>@<until>     a generation that was written since; folded in by the next reader
 
 The archives under `token_model/` stay what counts; everything here is derived from them and may be deleted at any time.
@@ -173,6 +173,6 @@ def _open(found: _Shelf, recipe: Recipe) -> PackedModels | None:
     except FileNotFoundError:  # deleted as superseded since the listing
         return None
     if models.digest != key[1]:
-        _log.warning("%s does not have the SHA-256 in its name; it is made anew", path)
+        _log.warning("%s does not have the BLAKE3 in its name; it is made anew", path)
         return None
     return models

@@ -15,8 +15,19 @@ from hypothesis.extra.numpy import arrays
 from sklearn.ensemble import RandomForestClassifier
 
 from breakout_assets.errors import DataError
+from breakout_assets.learning import packed as packed_module
 from breakout_assets.learning.calibration import Platt
-from breakout_assets.learning.packed import _not_above, _votes, file_bytes, flawed_row, opened, packed, packed_row
+from breakout_assets.learning.packed import (
+    _asked,
+    _nodes,
+    _not_above,
+    _votes,
+    file_bytes,
+    flawed_row,
+    opened,
+    packed,
+    packed_row,
+)
 from breakout_assets.learning.recipes import Recipe
 from breakout_assets.learning.training import FittedModel, fit
 from breakout_assets_tests.learning.examples import SMALL, feature_rows
@@ -134,6 +145,21 @@ def test_a_cut_in_32_bits_separates_32_bit_features_as_it_did_in_64(
         assert ((feature <= _not_above(cuts)) == (feature.astype(np.float64) <= cuts)).all()
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    cut=arrays(np.float32, 5, elements=st.floats(width=32, allow_nan=False)),
+    feature=arrays(np.int64, 5, elements=st.integers(0, 127)),
+    step=arrays(np.int64, 5, elements=st.integers(0, 2**24 - 1)),
+)
+def test_a_node_is_one_number_of_which_nothing_is_lost(
+    cut: npt.NDArray[np.float32], feature: npt.NDArray[np.int64], step: npt.NDArray[np.int64]
+) -> None:
+    found = _asked(_nodes(cut, feature, step))
+    assert found[0].tobytes() == cut.tobytes()
+    assert (found[1] == feature).all()
+    assert (found[2] == step).all()
+
+
 def test_features_that_no_model_can_judge_have_no_score() -> None:
     model = grown(2, trees=5)
     values = questions(model, 4, 3)
@@ -174,4 +200,12 @@ def test_a_foreign_file_is_refused_by_name(data: bytes) -> None:
 def test_a_forest_whose_nodes_are_numbered_otherwise_is_refused() -> None:
     model = grown(1, trees=2, max_leaf_nodes=30)  # grown best first
     with pytest.raises(DataError, match="G1-1: the forest does not number a left child after its parent"):
+        packed_row(model)
+
+
+def test_a_tree_that_has_more_nodes_than_can_be_told_apart_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = grown(1, trees=2)
+    largest = max(tree.tree_.children_right.max() for tree in model.classifier.estimators_)
+    monkeypatch.setattr(packed_module, "_STEP_BITS", int(np.log2(largest)) - 1)
+    with pytest.raises(DataError, match=r"G1-1: a tree has over .* nodes; train it with fewer rows"):
         packed_row(model)
