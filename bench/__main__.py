@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from compileall import compile_dir
@@ -14,9 +15,9 @@ from typing import Final, ParamSpec, TypeVar
 from rich.console import Console
 
 import breakout_assets
-from bench import processes
+from bench import processes, source_reading
 from bench.cases import unequal_files
-from bench.measure import Cost, run_case
+from bench.measure import Cost, run_case, run_older
 from bench.report import Growth, Row, middle, write
 from bench.stages import STAGES
 from bench.training import measure_training, train
@@ -27,6 +28,8 @@ R = TypeVar("R")
 _HISTORIES: Final = (30, 90, 365)
 _BACKFILLS: Final = (30, 60, 90, 180)
 _HORIZON_DAYS: Final = 5
+# How far its `read_csv` is from the number in the file; pandas 3 reads what is there.
+_READ_BY_PANDAS_2: Final = 1e-12
 # The backfill is compared with a whole run.
 _COMPARED = [name for name in STAGES if name != "backfill"]
 console = Console(stderr=True)
@@ -45,6 +48,8 @@ def main() -> int:
     compile_dir(breakout_assets.__path__[0], quiet=1)  # as a first start leaves it
     _prepare(world, arguments.work)
     rows = [row for name in _COMPARED for row in _stage(name, world, arguments.work, arguments.rounds)]
+    if arguments.older_pandas is not None:
+        rows += _older_reading(arguments.older_pandas, world, arguments.work, arguments.rounds)
     rows += measure_training(world, arguments.work, arguments.rounds, arguments.trained)
     rows += _runs(world, arguments.work, arguments.rounds)
     size = {name: getattr(arguments, name) for name in ("tokens", "days", "measured", "models", "rounds")}
@@ -63,6 +68,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--models", type=int, default=1000, help="models that serve (1000)")
     parser.add_argument("--trained", type=int, default=300, help="models of the measured training (300)")
     parser.add_argument("--rounds", type=int, default=3, help="fresh processes for each figure (3)")
+    parser.add_argument(
+        "--older-pandas", type=Path, help="a Python with pandas 2, to measure reading beside that as well"
+    )
     parser.add_argument(
         "--work", type=Path, default=Path("bench-work"), help="folder of the market, kept for next time"
     )
@@ -119,6 +127,24 @@ def _stage(name: str, world: World, work: Path, rounds: int) -> Iterator[Row]:
             least=stage.least.get(side),
             note=stage.note,
         )
+
+
+def _older_reading(python: Path, world: World, work: Path, rounds: int) -> Iterator[Row]:
+    """Reading once more, the published way in another pandas: how a CSV file is read has changed more than ours has."""
+    asked = [str(python), "-c", "import pandas; print('pandas', pandas.__version__)"]
+    title = f"{STAGES['reading'].title}, published in {subprocess.check_output(asked, text=True).strip()}"  # noqa: S603
+    files = work / "older-reading.txt"
+    files.write_text("\n".join(map(str, source_reading.hours(Path(world.root), world.measured_hours))))
+    theirs, ours = work / "older-reading-source.parquet", work / "older-reading.parquet"
+    costs: dict[str, list[Cost]] = {"source": [], "daily files": []}
+    for number in range(rounds):
+        costs["source"].append(run_older(python, files, theirs))
+        costs["daily files"].append(run_case("reading", "daily files", work / "world.json", ours))
+        console.print(f"{title}, round {number + 1} of {rounds}: {costs['source'][-1].cpu:.2f} CPU s")
+    yield Row(title, "source", middle(costs["source"]))
+    unequal = _elsewhere(unequal_files, "reading", theirs, ours, _READ_BY_PANDAS_2)
+    note = f"pandas 2 reads decimals only to {_READ_BY_PANDAS_2:g} of them."
+    yield Row(title, "daily files", middle(costs["daily files"]), unequal=unequal, least=20, note=note)
 
 
 def _elsewhere(work: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:

@@ -29,11 +29,11 @@ def comparable(stage: Stage, rows: pd.DataFrame) -> pd.DataFrame:
     return plain.astype({"token": "str", **dict.fromkeys([*columns, *scales], "float64")})
 
 
-def difference(stage: Stage, source: pd.DataFrame, ours: pd.DataFrame) -> str | None:
+def difference(stage: Stage, source: pd.DataFrame, ours: pd.DataFrame, within: float = 0.0) -> str | None:
     """Why two results are not equal enough for a ratio; None if they are.
 
     Where one side computed rows that the other was not asked for, the rows of both are compared; half of the smaller
-    result, and one row, must be there.
+    result, and one row, must be there. What the stage wants exact may be `within` so much of itself.
     """
     if len(source) != len(ours) or not source[_KEY].equals(ours[_KEY]):
         both = source[_KEY].merge(ours[_KEY], on=_KEY)
@@ -42,7 +42,7 @@ def difference(stage: Stage, source: pd.DataFrame, ours: pd.DataFrame) -> str | 
         source, ours = (side.merge(both, on=_KEY).sort_values(_KEY, ignore_index=True) for side in (source, ours))
     for column in stage.exact:
         a, b = source[column].to_numpy(), ours[column].to_numpy()
-        unlike = ~((a == b) | (np.isnan(a) & np.isnan(b)))
+        unlike = ~((a == b) | (np.abs(a - b) <= within * np.abs(b)) | (np.isnan(a) & np.isnan(b)))
         if unlike.any():
             n = int(np.argmax(unlike))
             return f"{unlike.sum()} of {len(a)} values of {column} differ, the first {a[n]!r} against {b[n]!r}"
@@ -57,9 +57,10 @@ def difference(stage: Stage, source: pd.DataFrame, ours: pd.DataFrame) -> str | 
     return None
 
 
-def unequal_files(stage: str, source: Path, ours: Path) -> str | None:
+def unequal_files(stage: str, source: Path, ours: Path, within: float = 0.0) -> str | None:
     """`difference` of two results in files."""
-    return difference(STAGES[stage], pd.read_parquet(source), pd.read_parquet(ours))
+    which = STAGES[stage]
+    return difference(which, *(comparable(which, pd.read_parquet(file)) for file in (source, ours)), within)
 
 
 def _far(

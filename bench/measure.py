@@ -76,6 +76,13 @@ def run_case(stage: str, side: str, world: Path, result: Path) -> Cost:
     return kept_cost(result)
 
 
+def run_older(python: Path, files: Path, result: Path) -> Cost:
+    """The cost of reading these files in the published way, measured by another Python."""
+    command = [str(python), "-m", "bench.source_reading", str(files), str(result)]
+    run_process(command, {}, result.with_suffix(".log"))
+    return kept_cost(result)
+
+
 def kept_cost(result: Path) -> Cost:
     """The cost beside a result."""
     return Cost(**json.loads(result.with_suffix(".json").read_text()))

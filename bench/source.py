@@ -6,8 +6,7 @@ join is not cut at the month's end, and indicators are computed over the 720 hou
 """
 
 import pickle
-from collections.abc import Iterable, Mapping
-from datetime import datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,18 +24,6 @@ from ta.volume import OnBalanceVolumeIndicator, VolumePriceTrendIndicator
 
 from breakout_assets.learning.recipes import PUBLISHED_FEATURES
 
-COLUMNS: Final = (
-    "id",
-    "symbol",
-    "timestamp",
-    "price",
-    "volume_24h",
-    "cmc_rank",
-    "num_market_pairs",
-    "volume_change_24h",
-    "percent_change_24h",
-    "percent_change_7d",
-)
 _LABELS: Final = """
 SELECT DISTINCT c1.id, c1.symbol, c1.timestamp, c1.price, c1.volume_24h, c1.cmc_rank, c1.num_market_pairs,
     c1.volume_change_24h, c1.percent_change_24h, c1.percent_change_7d,
@@ -51,12 +38,6 @@ WHERE c1.percent_change_7d <= 1000 AND c1.volume_change_24h <= 1000 AND c1.cmc_r
 """
 FEATURES: Final = PUBLISHED_FEATURES
 Model = tuple[StandardScaler, RandomForestClassifier]
-
-
-def read(files: Iterable[Path]) -> pd.DataFrame:
-    """All rows of these hourly CSV files, one file after the other."""
-    rows = pd.concat([pd.read_csv(file, usecols=list(COLUMNS)) for file in files], ignore_index=True)
-    return rows.assign(timestamp=pd.to_datetime(rows["timestamp"]))
 
 
 def label(snapshots: pd.DataFrame) -> pd.DataFrame:
@@ -120,8 +101,3 @@ def predict(models: Mapping[str, Model], rows: Mapping[str, npt.NDArray[np.float
         shares: Any = forest.predict_proba(scaler.transform(rows[token].reshape(1, -1)))
         found[token] = float(shares[0, list(forest.classes_).index(1)])
     return found
-
-
-def hours(store: Path, moments: Iterable[datetime]) -> list[Path]:
-    """The raw files of these hours."""
-    return [store / f"cmc/latest/{moment:%Y/%m/%d/%H}/cmcdata.csv" for moment in moments]

@@ -12,7 +12,7 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 
-from bench import source
+from bench import source, source_reading
 from bench.world import World, pickled
 from breakout_assets.dataset import compiling
 from breakout_assets.dataset.features import HISTORY_COLUMNS, days_of_look_back, with_indicators
@@ -27,7 +27,7 @@ from breakout_assets.market.history import hour_of_rows, read_days, read_newest
 Work = Callable[[], Any]
 HOUR: Final = timedelta(hours=1)
 _KEY: Final = ("token", "timestamp")
-_MARKET: Final = ("price", "volume", *source.COLUMNS[5:])
+_MARKET: Final = ("price", "volume", *source_reading.COLUMNS[5:])
 _LABELS: Final = ("price", "cal_price_change", "y")
 # Of a sum of money over a window, and of prices; how near the same value comes by another order of additions.
 _ROUNDING: Final = 1e-9
@@ -70,12 +70,12 @@ class Stage:
 
 
 def _read_source(world: World) -> Work:
-    files = source.hours(Path(world.root), world.measured_hours)
-    return lambda: source.read(files)
+    files = source_reading.hours(Path(world.root), world.measured_hours)
+    return lambda: source_reading.read(files)
 
 
 def _read(world: World) -> Work:
-    store, columns = world.store, ["id", *source.COLUMNS[1:3], *_MARKET]
+    store, columns = world.store, ["id", *source_reading.COLUMNS[1:3], *_MARKET]
     read_days(store, world.measured_days[:1], columns)  # imports what reads
     return lambda: read_days(store, world.measured_days, columns)
 
@@ -84,7 +84,7 @@ def _read(world: World) -> Work:
 
 
 def _label_source(world: World) -> Work:
-    rows = source.read(source.hours(Path(world.root), world.measured_hours))
+    rows = source_reading.read(source_reading.hours(Path(world.root), world.measured_hours))
     return lambda: source.label(rows)
 
 
@@ -210,11 +210,11 @@ def _serve(world: World) -> Work:
 
 def _tick_source(world: World) -> Work:
     hour = world.last_hour
-    files = source.hours(Path(world.root), [hour - n * HOUR for n in reversed(range(LOOKBACK // HOUR))])
+    files = source_reading.hours(Path(world.root), [hour - n * HOUR for n in reversed(range(LOOKBACK // HOUR))])
     pickles = {file.stem: file for file in sorted(pickled(world).glob("*.pickle"))}
 
     def work() -> pd.DataFrame:
-        rows = source.indicators(source.read(files))
+        rows = source.indicators(source_reading.read(files))
         rows = rows[rows["timestamp"] == hour].rename(columns={"volume_24h": "volume"})
         rows = rows.dropna(subset=list(source.FEATURES))
         rows = _named(rows).set_index("token")
@@ -252,10 +252,10 @@ def _backfill_source(world: World) -> Work:
     """One partition as the published way makes it: read what it needs, join, group, apply."""
     last = _day(world) + timedelta(hours=23)
     hours = [last - LOOKBACK + n * HOUR for n in range(1, (LOOKBACK + HORIZON) // HOUR + 1)]
-    files = source.hours(Path(world.root), hours)
+    files = source_reading.hours(Path(world.root), hours)
 
     def work() -> pd.DataFrame:
-        rows = source.read(files)
+        rows = source_reading.read(files)
         labels = source.label(rows[rows["timestamp"] >= _day(world)])
         labels = labels[labels["timestamp"] <= last]
         made = source.indicators(rows[rows["timestamp"] <= last])

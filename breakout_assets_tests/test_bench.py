@@ -1,6 +1,7 @@
 """The bench: its stages compute the same as the published way, and it gives no ratio where they do not."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench import processes
-from bench.__main__ import _stage
+from bench import processes, source_reading
+from bench.__main__ import _older_reading, _stage
 from bench.cases import comparable, difference, unequal_files
 from bench.market import generate
 from bench.measure import Cost, timed
@@ -74,6 +75,20 @@ def test_sides_are_measured_and_compared_by_processes_of_their_own(world: World,
 
 
 @pytest.mark.slow
+def test_reading_is_also_measured_beside_the_published_way_in_another_python(world: World, tmp_path: Path) -> None:
+    world.save(tmp_path / "world.json")
+    theirs, ours = _older_reading(Path(sys.executable), world, tmp_path, rounds=1)
+    assert theirs.stage == ours.stage == f"read the days, 10 columns, published in pandas {pd.__version__}"
+    assert ours.unequal is None
+    assert 0 < ours.cost.cpu < theirs.cost.cpu
+    rows = pd.read_parquet(tmp_path / "older-reading-source.parquet")
+    assert set(rows) == set(source_reading.COLUMNS)
+    rows.iloc[1:].to_parquet(tmp_path / "short.parquet")
+    said = unequal_files("reading", tmp_path / "short.parquet", tmp_path / "older-reading.parquet", 1e-12)
+    assert f"{len(rows) - 1} rows against {len(rows)}" in str(said)
+
+
+@pytest.mark.slow
 def test_training_in_shards_gives_the_models_of_the_serial_loop(world: World, tmp_path: Path) -> None:
     serial, sharded = measure_training(world, tmp_path, rounds=1, most=2)
     assert serial.cost.cpu > 0
@@ -116,6 +131,14 @@ def test_unequal_results_are_told_and_have_no_ratio(change: dict[str, list[float
     assert ratio(SOURCE, row) is None
     size = {"tokens": 1, "days": 1, "measured": 1, "models": 1, "rounds": 1}
     assert "none: " in write(tmp_path, size, [SOURCE, row], []).read_text()
+
+
+def test_exact_columns_may_be_held_to_what_the_other_way_can_tell() -> None:
+    exact = replace(NEAR, near={})
+    theirs, ours = (comparable(exact, ROWS.assign(price=ROWS["price"] * factor)) for factor in (1.0, 1 + 1e-13))
+    assert difference(exact, theirs, ours) is not None
+    assert difference(exact, theirs, ours, within=1e-12) is None
+    assert difference(exact, theirs, ours.assign(price=ours["price"] * (1 + 1e-11)), within=1e-12) is not None
 
 
 def test_a_missing_row_of_an_exact_stage_is_unequal() -> None:
