@@ -60,7 +60,8 @@ def difference(stage: Stage, source: pd.DataFrame, ours: pd.DataFrame, within: f
 def unequal_files(stage: str, source: Path, ours: Path, within: float = 0.0) -> str | None:
     """`difference` of two results in files."""
     which = STAGES[stage]
-    return difference(which, *(comparable(which, pd.read_parquet(file)) for file in (source, ours)), within)
+    theirs, found = (comparable(which, pd.read_parquet(file)) for file in (source, ours))
+    return difference(which, theirs, found, within)
 
 
 def _far(
