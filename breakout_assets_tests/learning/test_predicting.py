@@ -1,6 +1,5 @@
 """Who answers for a coin, and why nobody does."""
 
-import hashlib
 import shutil
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -8,6 +7,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import pandas as pd
 import pytest
+from blake3 import blake3
 
 from breakout_assets.errors import DataError
 from breakout_assets.learning.admission import SHORTCOMINGS
@@ -226,7 +226,7 @@ def test_every_prediction_names_the_file_of_models_that_was_asked(store: Store) 
     publish(store, trained("A-1"))
     found = predict(store, live(A_1={}, B_2={}))
     [file] = (store.root / "serving").rglob("*.arrow")
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    digest = blake3(file.read_bytes()).hexdigest()
     assert found["pack_hash"].fillna("").tolist() == [digest, ""]
 
 
