@@ -89,12 +89,24 @@ def _label_source(world: World) -> Work:
 
 
 def _label(world: World) -> Work:
-    """Day by day, as they are handed over to be written; what is compared of each is kept."""
+    """So many days at a time as the asset joins; what is compared of each that it hands over to be written is kept."""
+    from breakout_assets.defs.dataset import DAYS_AT_ONCE
+
     market = read_days(world.store, world.measured_days, MARKET_COLUMNS)
-    between = market[list(SEGMENT_COLUMNS)]
     days = world.measured_days[: -(HORIZON // timedelta(days=1))]
+    day_of_row = market["timestamp"].to_numpy().astype("datetime64[D]")
+    parts = [days[n : n + DAYS_AT_ONCE] for n in range(0, len(days), DAYS_AT_ONCE)]
     compared = ["id", "timestamp", "price", "cal_price_change", "y"]
-    return lambda: [rows[compared] for _, rows in label_days(market, between, days)]
+
+    def work() -> list[pd.DataFrame]:
+        found = []
+        for part in parts:
+            first, last = np.array([part[0], part[-1] + HORIZON], "datetime64[D]")
+            rows = market[np.searchsorted(day_of_row, first) : np.searchsorted(day_of_row, last, "right")]
+            found += [labels[compared] for _, labels in label_days(rows, rows[list(SEGMENT_COLUMNS)], part)]
+        return found
+
+    return work
 
 
 def _labelled(_: World, found: pd.DataFrame | list[pd.DataFrame]) -> pd.DataFrame:
