@@ -21,13 +21,12 @@ from bench.measure import Cost, run_case, run_older
 from bench.report import Growth, Row, middle, write
 from bench.stages import STAGES
 from bench.training import measure_training, train
-from bench.world import World, build, days_before, shortened
+from bench.world import HORIZON_DAYS, World, build, days_before, shortened
 
 P = ParamSpec("P")
 R = TypeVar("R")
 _HISTORIES: Final = (30, 90, 365)
 _BACKFILLS: Final = (30, 60, 90, 180)
-_HORIZON_DAYS: Final = 5
 # How far its `read_csv` is from the number in the file; pandas 3 reads what is there.
 _READ_BY_PANDAS_2: Final = 1e-12
 # The backfill is compared with a whole run.
@@ -86,12 +85,14 @@ def _prepare(world: World, work: Path) -> None:
     ready = work / "world.json"
     if ready.exists() and World.read(ready) == world:
         return
+    if work.exists() and not ready.exists() and any(work.iterdir()):
+        raise SystemExit(f"{work} is no folder of the bench, and would be emptied; name another, or delete it yourself")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     console.print(f"A market of {world.tokens} coins and {world.days} days ...")
     _elsewhere(build, world)
     console.print("Labels and indicators ...")
-    first, last = _labelled_days(world, world.measured - _HORIZON_DAYS)
+    first, last = _labelled_days(world, world.measured - HORIZON_DAYS)
     processes.backfill(world, work / "home", first, last)
     console.print("Models ...")
     _elsewhere(train, world)
@@ -100,7 +101,7 @@ def _prepare(world: World, work: Path) -> None:
 
 def _labelled_days(world: World, count: int) -> tuple[date, date]:
     """The first and the last of so many days whose five-day future is in the store."""
-    days = days_before(world.last_hour.date(), count + _HORIZON_DAYS)
+    days = days_before(world.last_hour.date(), count + HORIZON_DAYS)
     return days[0], days[count - 1]
 
 
@@ -157,7 +158,7 @@ def _runs(world: World, work: Path, rounds: int) -> Iterator[Row]:
     """Whole Dagster runs: an hour, and the backfill of the measured days beside the published way day by day."""
     hours = [processes.hourly_job(world, _fresh(work / "hour")) for _ in range(rounds)]
     yield Row("a whole hourly run as a process", "platform", middle(hours), note="No other way to compare it with.")
-    count = world.measured - _HORIZON_DAYS
+    count = world.measured - HORIZON_DAYS
     days = _labelled_days(world, count)
     runs = [processes.backfill(world, _fresh(work / "backfill"), *days) for _ in range(rounds)]
     by_day = list(_stage("backfill", world, work, rounds))
@@ -195,9 +196,11 @@ def _tick_growth(world: World, work: Path, rounds: int) -> Growth:
 
 def _backfill_growth(world: World, work: Path) -> Growth:
     """Labels and indicators of more and more days, each in one run."""
-    most = world.days - _HORIZON_DAYS
+    most = world.days - HORIZON_DAYS
     sizes = [days for days in _BACKFILLS if days <= most] or [most]
-    costs = [processes.backfill(world, _fresh(work / "growth"), *_labelled_days(world, days)) for days in sizes]
+    # In a store of its own, or the next training would find more days than are measured.
+    apart = shortened(world, world.days, _fresh(work / "growth-store"))
+    costs = [processes.backfill(apart, _fresh(work / "growth"), *_labelled_days(apart, days)) for days in sizes]
     return Growth("Backfill: days of labels and indicators in one run", sizes, costs)
 
 

@@ -24,11 +24,6 @@ def backfill(world: World, home: Path, first: date, last: date) -> Cost:
     return _materialise(world, home, DATASET, ("--partition-range", f"{first}...{last}"))
 
 
-def training(world: World, home: Path, tokens: tuple[str, str]) -> Cost:
-    """Models of a range of tokens in one run; the range of a set of names is by their order in it."""
-    return _materialise(world, home, ("token_model",), ("--partition-range", f"{tokens[0]}...{tokens[1]}"))
-
-
 def _materialise(world: World, home: Path, assets: tuple[str, ...], partitions: tuple[str, ...]) -> Cost:
     home.mkdir(parents=True, exist_ok=True)
     shutil.copy(_ROOT / "dagster.yaml", home / "dagster.yaml")

@@ -11,6 +11,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from bench import source, source_reading
 from bench.world import World, pickled
@@ -28,7 +29,6 @@ Work = Callable[[], Any]
 HOUR: Final = timedelta(hours=1)
 _KEY: Final = ("token", "timestamp")
 _MARKET: Final = ("price", "volume", *source_reading.COLUMNS[5:])
-_LABELS: Final = ("price", "cal_price_change", "y")
 # Of a sum of money over a window, and of prices; how near the same value comes by another order of additions.
 _ROUNDING: Final = 1e-9
 _DECIMALS: Final = (
@@ -171,14 +171,10 @@ def _indicate_windows_source(world: World) -> Work:
     return work
 
 
-def _indicate_windows(world: World) -> Work:
-    rows = _history(world)
-    hours = world.measured_hours
-    return lambda: window_indicators(rows, [hours[0], hours[-1]]).assign(price=rows["price"], volume=rows["volume"])
-
-
 def _windows(world: World) -> Mapping[str, float]:
-    return {"source": 24 * min(_SAMPLED_COINS, world.tokens), "": len(world.measured_hours) * world.tokens}
+    paths = [str(world.store.table_path("daily_snapshots", day)) for day in world.measured_days]
+    rows = sum(pq.read_metadata(path).num_rows for path in paths)
+    return {"source": 24 * min(_SAMPLED_COINS, world.tokens), "": rows}
 
 
 # Models ------------------------------------------------------------------------------------------------------------
@@ -280,13 +276,19 @@ def _backfill_source(world: World) -> Work:
 
 def _stored_day(world: World) -> Work:
     day = _day(world).date()
-    sound = _undoubted(world, day)
-    return lambda: _among(sound, _labelled(world, world.store.read_table("indicator_features", [day])))
+    return lambda: _labelled(world, world.store.read_table("indicator_features", [day]))
+
+
+def _undoubted_labels(world: World, rows: pd.DataFrame) -> pd.DataFrame:
+    return _among(_undoubted(world, _day(world).date()), rows)
 
 
 def _undoubted(world: World, day: date) -> pd.Series:
-    """Coins no row of which was quarantined in the look-back of a day: the published way believes every row."""
-    days = [each for each in days_of_look_back(day) if world.store.has_table("daily_snapshots", each)]
+    """Coins no row of which was quarantined from the look-back of a day to the future that its labels tell.
+
+    The published way believes every row.
+    """
+    days = [each for each in (*days_of_look_back(day), day + HORIZON) if world.store.has_table("daily_snapshots", each)]
     rows = world.store.read_table("daily_snapshots", days, ["token", "quarantine"])
     doubted = rows["token"][rows["quarantine"].notna()].unique()
     return rows["token"][~rows["token"].isin(doubted)].drop_duplicates()
@@ -334,7 +336,7 @@ STAGES: Final[Mapping[str, Stage]] = {
     ),
     "windows": Stage(
         "indicators, every 720-hour window",
-        {"source": _indicate_windows_source, "shared passes": _indicate_windows},
+        {"source": _indicate_windows_source, "shared passes": _indicate_range},
         near=_WINDOW_TOLERANCES,
         units=_windows,
         note=f"The published way was sampled: {_SAMPLED_COINS} coins, the windows of one day.",
@@ -358,6 +360,7 @@ STAGES: Final[Mapping[str, Stage]] = {
         {"source": _backfill_source, "stored": _stored_day},
         exact=("price", "y"),
         near={"cal_price_change": _DECIMALS, **_WINDOW_TOLERANCES},
+        compared=_undoubted_labels,
         note="The published way makes a day by itself, since its indicators begin where its rows do; compared are the "
         "rows of the day's last hour. The platform's side is a whole Dagster run, start included.",
     ),

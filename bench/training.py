@@ -10,7 +10,7 @@ from rich.progress import track
 
 from bench.measure import Cost, keep, kept_cost, run_process, timed
 from bench.report import Row, middle
-from bench.world import World
+from bench.world import World, untrained
 from breakout_assets.learning.generations import newest_serving
 from breakout_assets.learning.serving import refresh
 from breakout_assets.learning.sharding import Trained, Training, train_models
@@ -36,12 +36,13 @@ def train(world: World) -> None:
 
 def measure_training(world: World, work: Path, rounds: int, most: int) -> Iterator[Row]:
     """Both ways; equal if every file of every model is."""
-    where = world.save(work / "training.json")
     costs: dict[str, list[Cost]] = {side: [] for side in _SIDES}
     results: dict[str, pd.DataFrame] = {}
     for _ in range(rounds):
         for side in _SIDES:
             result = work / f"training-{side}.parquet"
+            # A side must not find the models of the other, nor serving models be exchanged for those of some coins.
+            where = untrained(world, work / "training").save(work / "training.json")
             command = [sys.executable, "-m", "bench.training", side, str(where), str(most), str(result)]
             run_process(command, {}, result.with_suffix(".log"))
             costs[side].append(kept_cost(result))

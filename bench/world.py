@@ -4,7 +4,7 @@ import json
 import pickle
 import shutil
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,7 @@ from breakout_assets.market.tokens import load_registry
 from breakout_assets.store import MODELS, Store
 
 RECIPE: Final = "blog_fixed"
+HORIZON_DAYS: Final = 5
 _WRITERS: Final = 2
 
 
@@ -130,6 +131,17 @@ def shortened(world: World, days: int, root: Path) -> World:
         if (Path(world.root) / folder).exists():
             shutil.copytree(Path(world.root) / folder, root / folder, copy_function=_link)
     return World(str(store.root), world.tokens, world.days, min(days, world.measured), world.models)  # ends as it does
+
+
+def untrained(world: World, root: Path) -> World:
+    """The same world with the features of the measured days and no model: what is trained there stays there."""
+    shutil.rmtree(root, ignore_errors=True)
+    store = Store.at(str(root))
+    for day in world.measured_days[:-HORIZON_DAYS]:
+        target = Path(str(store.table_path("indicator_features", day)))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _link(str(world.store.table_path("indicator_features", day)), str(target))
+    return replace(world, root=str(store.root))
 
 
 def _link(source: str, target: str) -> None:

@@ -1,6 +1,7 @@
 """Fixtures for all tests; every test has a store of its own and none of the caller's settings."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +14,8 @@ from breakout_assets.store import Store
 from breakout_assets_tests.postgresserver import PostgresServer, postgres
 from breakout_assets_tests.s3server import BUCKET, ENVIRONMENT, seaweed
 
+COMPILED_MODULES = ("breakout_assets.dataset.compiled", "breakout_assets.dataset.compiled_stationary")
+
 # Examples are the same in every run, and a slow machine is no failure.
 hypothesis_settings.register_profile("steady", derandomize=True, deadline=None)
 hypothesis_settings.load_profile("steady")
@@ -23,6 +26,16 @@ def _no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in list(os.environ):
         if variable.startswith("BREAKOUT_") or variable == "DAGSTER_HOME":
             monkeypatch.delenv(variable)
+
+
+@pytest.fixture
+def nothing_compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Indicators are not compiled before a test, nor after it, where other tests would compute with them."""
+    for name in COMPILED_MODULES:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield
+    for name in COMPILED_MODULES:
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture

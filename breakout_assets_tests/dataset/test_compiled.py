@@ -1,7 +1,6 @@
 """Compiled indicators have the bits of the others, and are loaded only where that is repaid."""
 
 import sys
-from collections.abc import Iterator
 
 import pandas as pd
 import pytest
@@ -11,20 +10,11 @@ from breakout_assets.dataset.compiling import load_compiled
 from breakout_assets.dataset.indicators import INDICATOR_COLUMNS, window_indicators
 from breakout_assets.dataset.stationary import STATIONARY_COLUMNS, stationary_indicators
 from breakout_assets.market.snapshots import believed
+from breakout_assets_tests.conftest import COMPILED_MODULES
 from breakout_assets_tests.dataset.listings import market
 from breakout_assets_tests.dataset.tokens import FIRST, LAST, TOKENS, at
 
-MODULES = ("breakout_assets.dataset.compiled", "breakout_assets.dataset.compiled_stationary")
-
-
-@pytest.fixture(autouse=True)
-def not_loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Not before a test, nor after it, where other tests would compute with it."""
-    for name in MODULES:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    yield
-    for name in MODULES:
-        sys.modules.pop(name, None)
+pytestmark = pytest.mark.usefixtures("nothing_compiled")
 
 
 def indicators(rows: pd.DataFrame, first: int, last: int) -> pd.DataFrame:
@@ -38,12 +28,12 @@ def test_compiled_indicators_have_the_same_bits(monkeypatch: pytest.MonkeyPatch,
     pytest.importorskip("numba", reason="the extra `fast` is not installed")
     rows = believed(market(17, *TOKENS, quarantined=0.01))
     expected = indicators(rows, first, last)
-    assert MODULES[0] not in sys.modules
+    assert COMPILED_MODULES[0] not in sys.modules
     monkeypatch.setattr(compiling, "_LEAST_ROWS", 1)
     for module in ("indicators", "stationary"):  # or all of these few would be handed over at once
         monkeypatch.setattr(f"breakout_assets.dataset.{module}._TOKENS", 5)
     found = indicators(rows, first, last)
-    assert set(MODULES) <= set(sys.modules)
+    assert set(COMPILED_MODULES) <= set(sys.modules)
     assert len(found) > 20
     pd.testing.assert_frame_equal(found, expected, check_exact=True)
     for name in INDICATOR_COLUMNS + STATIONARY_COLUMNS:
@@ -53,7 +43,7 @@ def test_compiled_indicators_have_the_same_bits(monkeypatch: pytest.MonkeyPatch,
 def test_an_hour_or_a_week_of_a_thousand_tokens_loads_nothing() -> None:
     assert not load_compiled(1250)
     assert not load_compiled(1250 * 24 * 7)
-    assert not set(MODULES) & set(sys.modules)
+    assert not set(COMPILED_MODULES) & set(sys.modules)
 
 
 def test_without_numba_the_same_values_come_from_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,7 @@ def test_an_unknown_recipe_is_refused_with_the_known_ones() -> None:
         ("name", ""),
         ("features", ()),
         ("features", ("RSI", "RSI")),
+        ("features", tuple(f"f{n}" for n in range(128))),
         ("test_share", 0.0),
         ("test_share", 1.0),
         ("threshold", float("nan")),

@@ -12,16 +12,18 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from breakout_assets import objects
 from breakout_assets.errors import DataError, TemporaryError
-from breakout_assets.learning import model_files
+from breakout_assets.learning import model_files, sharding
 from breakout_assets.learning.generations import MANIFEST_FILE, generation_folder
+from breakout_assets.learning.packed import packed_row
 from breakout_assets.learning.recipes import POOLED
 from breakout_assets.learning.serving import serving_models
 from breakout_assets.learning.sharding import Outcome, Trained, Training, Untrained, train_models
-from breakout_assets.learning.training import NotTrainable
+from breakout_assets.learning.training import FittedModel, NotTrainable
 from breakout_assets.store import Store
 from breakout_assets_tests.learning.examples import SMALL, START, feature_rows, store_features
 
@@ -126,6 +128,24 @@ def test_a_defect_in_the_rows_of_one_token_leaves_the_others_their_models(tmp_pa
     [refused] = [outcome for outcome in outcomes if isinstance(outcome, Untrained)]
     assert "T1-1 has the hour 2024-03-01 07:00:00 more than once" in str(refused.error)
     assert not isinstance(refused.error, NotTrainable)
+
+
+def test_a_model_that_cannot_be_packed_is_not_published_and_leaves_the_others_theirs(
+    tmp_path: Path, filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = training_at(tmp_path, filled)
+
+    def packed_but_one(model: FittedModel) -> pa.Table:
+        if model.name == TOKENS[1]:
+            raise DataError("T1-1: a tree has over 16,777,216 nodes")
+        return packed_row(model)
+
+    monkeypatch.setattr(sharding, "packed_row", packed_but_one)
+    outcomes = list(train_models(training, TOKENS[:3], workers=1))
+    assert names_of(outcomes, Trained) == {TOKENS[0], TOKENS[2]}
+    [refused] = [outcome for outcome in outcomes if isinstance(outcome, Untrained)]
+    assert "over 16,777,216 nodes" in str(refused.error)
+    assert set(serving_models(training.store, SMALL).about.index) == {TOKENS[0], TOKENS[2]}
 
 
 def test_a_store_that_cannot_be_written_ends_the_training(tmp_path: Path, filled: Path) -> None:
