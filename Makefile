@@ -35,7 +35,7 @@ ui: .venv/installed ## the Dagster UI on http://127.0.0.1:3000, with schedules a
 	@test -d .dagster || $(BIN)/dagster definitions validate > /dev/null 2>&1
 	@$(BIN)/dagster dev --host 127.0.0.1 --port 3000
 
-test: .venv/installed ## the fast tests, about two minutes
+test: .venv/installed ## the fast tests, about nine minutes on two cores
 	@$(BIN)/python -m pytest $(ON_TWO) -m "not slow"
 
 test-ci: .venv/installed ## what CI runs: all but the longest

@@ -246,7 +246,7 @@ def _batches(items: list[_T]) -> Iterator[list[_T]]:
 
 
 def give_back(instance: dg.DagsterInstance) -> int:
-    """Shrink the index of an SQLite instance if most of it could be given back; the bytes that it shrank by."""
+    """Shrink the index of an SQLite instance if a quarter of it could be given back; the bytes that it shrank by."""
     storage = instance.event_log_storage
     if not isinstance(storage, SqliteEventLogStorage):
         return 0  # PostgreSQL looks after itself

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from breakout_assets import objects
+from breakout_assets.defs.retention import forget
 from breakout_assets.market.files import raw_bytes, read_raw
 from breakout_assets.market.schema import HOUR, hours_between
 from breakout_assets.store import Store
@@ -153,7 +155,7 @@ def test_no_fault_of_the_wire_records_a_partition_that_is_not_whole_and_a_retry_
     assert world.bytes_of("cmc", "market_health") == twin.bytes_of("cmc", "market_health")
 
 
-def test_compute_logs_go_to_the_bucket_with_the_readmes_lines(
+def test_compute_logs_go_to_the_bucket_with_the_readmes_lines_and_leave_it_when_they_are_old(
     tmp_path: Path, s3_url: str, s3_location: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
@@ -176,8 +178,14 @@ def test_compute_logs_go_to_the_bucket_with_the_readmes_lines(
 
     with dg.DagsterInstance.get() as instance:
         speaking.execute_in_process(instance=instance)
-    logs = [file.path for file in objects.found_under(Store.at(s3_location, s3_url).root)]
-    assert any(b"said in a step" in objects.read(path) for path in logs if path.suffix == ".out")
+        root = Store.at(s3_location, s3_url).root
+        logs = [file.path for file in objects.found_under(root)]
+        assert any(b"said in a step" in objects.read(path) for path in logs if path.suffix == ".out")
+        ended = datetime.now(UTC).replace(tzinfo=None)
+        assert forget(instance, days=30, now=ended + timedelta(days=29)).runs == 0
+        assert len(list(objects.found_under(root))) == len(logs)
+        assert forget(instance, days=30, now=ended + timedelta(days=31)).runs == 1
+        assert not list(objects.found_under(root))
 
 
 def test_an_older_collectors_bucket_is_read_as_it_is(on_s3: World) -> None:
