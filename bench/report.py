@@ -25,11 +25,12 @@ class Row:
 
     Attributes:
         stage: title.
-        side: name; `source` is the published way.
+        side: name; `source` is what the others are measured by.
         cost: the median of the rounds, each figure by itself.
         units: how much of the work it did.
         unequal: why its result is not that of the published way; there is no ratio then.
         least: the ratio that it promises at the full size.
+        by_wall: the ratio is that of seconds and not of CPU seconds.
         note: what to know of it.
     """
 

@@ -136,7 +136,7 @@ def _indicate_range(world: World) -> Work:
     rows, hours = _history(world), world.measured_hours
 
     def work() -> pd.DataFrame:
-        with patch.object(compiling, "_LEAST_ROWS", math.inf):
+        with patch.object(compiling, "_REPAID_FROM", math.inf):
             found = window_indicators(rows, [hours[0], hours[-1]])
         return found.assign(price=rows["price"], volume=rows["volume"])  # which are in the same order
 

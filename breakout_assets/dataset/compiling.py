@@ -9,7 +9,7 @@ _COMPILED: Final = "breakout_assets.dataset.compiled"
 # Rows of which all indicators cost as much more without compiled code as loading it costs: importing numba and reading
 # what it has compiled before took 1.4 CPU s, and 0.7 s fewer for a million rows repay that. An hour of the market never
 # has so many.
-_LEAST_ROWS: Final = 2_000_000
+_REPAID_FROM: Final = 2_000_000
 
 
 def load_compiled(rows: int) -> bool:
@@ -17,6 +17,6 @@ def load_compiled(rows: int) -> bool:
 
     Without the extra `fast` it never is. Once loaded it serves calls of any size.
     """
-    if _COMPILED not in sys.modules and rows >= _LEAST_ROWS and find_spec("numba") is not None:
+    if _COMPILED not in sys.modules and rows >= _REPAID_FROM and find_spec("numba") is not None:
         import_module(_COMPILED)
     return _COMPILED in sys.modules

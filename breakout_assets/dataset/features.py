@@ -31,8 +31,8 @@ _BREAK: Final = "|"  # between a token and the number of a later series of it
 
 def days_of_look_back(day: date) -> Iterable[date]:
     """The day itself and every earlier day that a window of it reaches into, oldest first."""
-    reach = LOOKBACK // timedelta(days=1)
-    return [day - timedelta(days=n) for n in range(reach, -1, -1)]
+    earlier = LOOKBACK // timedelta(days=1)
+    return [day - timedelta(days=n) for n in range(earlier, -1, -1)]
 
 
 def with_indicators(rows: pd.DataFrame, market: pd.DataFrame, first: datetime, last: datetime) -> pd.DataFrame:

@@ -23,7 +23,7 @@ import pandas as pd
 from breakout_assets.dataset.averages import average_values
 from breakout_assets.dataset.compiling import load_compiled
 from breakout_assets.dataset.panel import Panel, Rows
-from breakout_assets.dataset.window_sums import DAY, MOST_ROWS, or_zero, recent_values, window_sums
+from breakout_assets.dataset.window_sums import DAY, RECENT_ROWS, or_zero, recent_values, window_sums
 from breakout_assets.errors import DataError
 
 LOOKBACK: Final = timedelta(hours=720)
@@ -186,7 +186,7 @@ def _recent(rows: Rows, ends: _Ints, counts: _Ints) -> dict[str, _Floats]:
     near = np.zeros(len(rows.token), dtype=bool)
     near[ends] = True
     for first in ends[np.flatnonzero(np.diff(rows.token[ends], prepend=-1))]:
-        near[max(first - MOST_ROWS, 0) : first] = True
+        near[max(first - RECENT_ROWS, 0) : first] = True
     place = np.cumsum(near) - 1
     counted = np.zeros(place[-1] + 1, dtype=np.int64)
     counted[place[ends]] = counts

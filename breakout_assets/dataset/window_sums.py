@@ -16,7 +16,7 @@ _Ints = npt.NDArray[np.int64]
 
 DAY: Final = 24
 SMA_ROWS: Final = (5, 10, 20)
-MOST_ROWS: Final = max(SMA_ROWS)
+RECENT_ROWS: Final = max(SMA_ROWS)
 VWRSI_ROWS: Final = 14
 BAND_WIDTH: Final = 2.0  # standard deviations
 _SIDE_BY_SIDE: Final = 8192  # rows whose sums stay in the processor's cache
@@ -31,10 +31,10 @@ def recent_values(price: _Floats, volume: _Floats, counts: _Ints) -> dict[str, _
     names = (*(f"sma_{rows}" for rows in SMA_ROWS), "bollinger_hband", "bollinger_lband", "VWRSI")
     values = {name: np.empty_like(price) for name in names}
     # Rows before the first stand in for what is not there.
-    price, volume = (np.concatenate([np.full(MOST_ROWS, column[0]), column]) for column in (price, volume))
+    price, volume = (np.concatenate([np.full(RECENT_ROWS, column[0]), column]) for column in (price, volume))
     for first in range(0, len(counts), _SIDE_BY_SIDE):
         part = slice(first, first + _SIDE_BY_SIDE)
-        with_earlier = slice(first, first + _SIDE_BY_SIDE + MOST_ROWS)
+        with_earlier = slice(first, first + _SIDE_BY_SIDE + RECENT_ROWS)
         averages = _averages_and_bands(price[with_earlier])
         for name, column in zip(names, averages, strict=False):
             values[name][part] = column
@@ -44,22 +44,22 @@ def recent_values(price: _Floats, volume: _Floats, counts: _Ints) -> dict[str, _
 
 def _averages_and_bands(price: _Floats) -> Iterator[_Floats]:
     """The three averages, then upper and lower band, of all rows but the first 20."""
-    newest = price[MOST_ROWS:]
+    newest = price[RECENT_ROWS:]
     # Sums of differences to the newest price: equal prices give exactly that price, and bands of no width.
     excess = np.zeros_like(newest)
     middle = newest
-    for back in range(1, MOST_ROWS):
-        excess += price[MOST_ROWS - back : len(price) - back] - newest
+    for back in range(1, RECENT_ROWS):
+        excess += price[RECENT_ROWS - back : len(price) - back] - newest
         if back + 1 in SMA_ROWS:
             middle = newest + excess / (back + 1)
             yield middle
     # A second pass over the deviations: sums of squares would cancel after a jump of the price.
     squares = np.zeros_like(newest)
-    for back in range(MOST_ROWS):
-        distance = price[MOST_ROWS - back : len(price) - back] - middle
+    for back in range(RECENT_ROWS):
+        distance = price[RECENT_ROWS - back : len(price) - back] - middle
         distance *= distance
         squares += distance
-    deviation = np.sqrt(squares / MOST_ROWS)
+    deviation = np.sqrt(squares / RECENT_ROWS)
     yield middle + BAND_WIDTH * deviation
     yield middle - BAND_WIDTH * deviation
 
@@ -69,7 +69,7 @@ def _vwrsi(price: _Floats, volume: _Floats, counts: _Ints) -> _Floats:
     rises, falls = np.maximum(flow, 0.0), np.maximum(-flow, 0.0)
     gain, loss = np.zeros(len(counts)), np.zeros(len(counts))
     for back in range(VWRSI_ROWS):
-        newest = slice(MOST_ROWS - 1 - back, len(flow) - back)
+        newest = slice(RECENT_ROWS - 1 - back, len(flow) - back)
         rise, fall = rises[newest], falls[newest]
         if back == VWRSI_ROWS - 1:
             # The window's first row has no row before it: its change is 0.

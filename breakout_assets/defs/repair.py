@@ -181,7 +181,7 @@ def _cost_of_an_hour(store: Store, known: KnownHours) -> int:
     """Credits of a bought hour: as many coins are asked for as the newest hour has."""
     if not known.raw:
         return 0
-    return quotes_cost(len(read_raw(store, [known.raw[max(known.raw)]])))
+    return quotes_cost(len(read_raw([known.raw[max(known.raw)]])))
 
 
 def _days_to_compact(

@@ -72,16 +72,9 @@ def publish(store: Store, model: "FittedModel") -> UPath:
     from breakout_assets.learning.model_files import save
 
     folder = save(model, store.model_folder(model.name))
-    announce(store, model)
-    return folder
-
-
-def announce(store: Store, model: "FittedModel") -> None:
-    """Tell readers that this model, and whatever was saved before it, shall serve.
-
-    After it is complete: a mark that comes first could be folded in, and removed, before there is anything to fold in.
-    """
+    # After it is complete: a mark that comes first could be folded in, and removed, before there is anything to fold in.
     store.write(_folder(store, model.recipe) / _CHANGED / f"{model.name}@{stamp(model.trained_until)}", b"")
+    return folder
 
 
 def serving_models(store: Store, recipe: Recipe) -> PackedModels:

@@ -39,7 +39,7 @@ from breakout_assets.learning.training_set import of_one_origin, pooled_selectio
 from breakout_assets.store import Store
 
 # Models below which further processes are not worth their start: each imports pandas and scikit-learn for two seconds,
-# in which four tokens are trained.
+# in which two or three tokens are trained.
 ENOUGH: Final = 50
 # Tokens of a shard: so many that handing it over costs nothing, so few that processes end at about the same time, and
 # that a crash loses seconds.

@@ -270,7 +270,7 @@ def _keep(
     store: Store, others: Sequence[tuple[RawFile, pd.DataFrame]], report: CandleReport
 ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
     """Count hours that have a file; of those that a listing wrote, our rows and its rows of coins that we may have."""
-    found = _read_present(store, [file for file, _ in others])
+    found = _read_present([file for file, _ in others])
     for file, rows in others:
         present = found[file.hour]
         if present is None:
@@ -286,16 +286,16 @@ def _keep(
                 yield rows[_COMPARED], listing.loc[known, _COMPARED]
 
 
-def _read_present(store: Store, files: Sequence[RawFile]) -> dict[datetime, pd.DataFrame | None]:
+def _read_present(files: Sequence[RawFile]) -> dict[datetime, pd.DataFrame | None]:
     """The rows of these hours in one read; None for a file that cannot be read."""
     if not files:
         return {}
     try:
-        rows = read_raw(store, files)
+        rows = read_raw(files)
     except DataError:
         if len(files) == 1:
             return {files[0].hour: None}
-        return {hour: rows for file in files for hour, rows in _read_present(store, [file]).items()}
+        return {hour: rows for file in files for hour, rows in _read_present([file]).items()}
     return {
         pd.Timestamp(hour).to_pydatetime(): group.reset_index(drop=True)  # type: ignore[arg-type]  # a key is a time
         for hour, group in rows.groupby("timestamp")

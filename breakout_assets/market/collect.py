@@ -169,7 +169,7 @@ class CoinMarketCapSource:
                 f"{hour:%Y-%m-%d %H:00} is over, and no snapshot of the day before it says which coins to buy; import "
                 "the hour from a file, or make it from candles"
             )
-        rows = read_raw(store, [before[max(before)]])
+        rows = read_raw([before[max(before)]])
         snapshot = self.client.fetch_past(hour, _ids(rows), now)
         return snapshot.frame, snapshot.metadata
 

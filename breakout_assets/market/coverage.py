@@ -179,7 +179,7 @@ def _newest_counts(store: Store, known: KnownHours, last: datetime) -> tuple[pd.
     """The counts of the newest days' hours that are in no daily file yet, and those whose raw file is unreadable."""
     compacted, oldest = known.compacted, last.date() - timedelta(days=_RAW_DAYS - 1)
     files = [file for hour, file in known.raw.items() if hour.date() >= oldest and hour not in compacted]
-    raw, unreadable = _readable(store, files)
+    raw, unreadable = _readable(files)
     if raw.empty:
         return known.counts.iloc[:0], unreadable
     rows = market_rows(store, load_registry(store), raw)
@@ -189,14 +189,14 @@ def _newest_counts(store: Store, known: KnownHours, last: datetime) -> tuple[pd.
     return rows.groupby(_COUNTED, dropna=False, as_index=False).size().rename(columns={"size": "n"}), unreadable
 
 
-def _readable(store: Store, files: Sequence[RawFile]) -> tuple[pd.DataFrame, set[datetime]]:
+def _readable(files: Sequence[RawFile]) -> tuple[pd.DataFrame, set[datetime]]:
     """The rows of those of these files that can be read, and the hours of the others."""
     try:
-        return read_raw(store, files), set()
+        return read_raw(files), set()
     except DataError:
         if len(files) == 1:
-            return read_raw(store, []), {files[0].hour}
-    parts = [_readable(store, [file]) for file in files]
+            return read_raw([]), {files[0].hour}
+    parts = [_readable([file]) for file in files]
     return pd.concat([rows for rows, _ in parts], ignore_index=True), set().union(*(hours for _, hours in parts))
 
 

@@ -68,7 +68,7 @@ def raw_bytes(frame: pd.DataFrame, extension: str) -> bytes:
     return text.to_csv(index=False, lineterminator="\r\n").encode()
 
 
-def read_raw(store: Store, files: Sequence[RawFile]) -> pd.DataFrame:
+def read_raw(files: Sequence[RawFile]) -> pd.DataFrame:
     """All rows of these raw snapshots as a raw frame, in the order of hours and, within one, of the file.
 
     Raises:

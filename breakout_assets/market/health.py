@@ -72,7 +72,7 @@ class Health:
 def expected_rows(store: Store, hour: datetime) -> float | None:
     """The usual number of coins in the day before an hour; None if no hour of it is there."""
     before = store.raw_between(hour - EXPECTATION_HOURS * HOUR, hour - HOUR)
-    origins = read_raw(store, list(before.values()))[["timestamp", "origin"]]
+    origins = read_raw(list(before.values()))[["timestamp", "origin"]]
     rows = origins[origins["origin"].fillna("") != ORIGIN_FOLLOWED].groupby("timestamp").size()
     return None if rows.empty else float(rows.median())
 

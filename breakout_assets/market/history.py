@@ -189,7 +189,7 @@ def newest_hour(store: Store, now: datetime) -> datetime | None:
 def _market_of(store: Store, registry: TokenRegistry, files: list[RawFile]) -> pd.DataFrame:
     if not files:
         return store.read_table("daily_snapshots", [])
-    return market_rows(store, registry, read_raw(store, files))
+    return market_rows(store, registry, read_raw(files))
 
 
 def _days(first: date, last: date) -> Iterator[date]:

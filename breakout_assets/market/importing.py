@@ -154,7 +154,7 @@ def _same_content(store: Store, hour: datetime, frame: pd.DataFrame) -> bool:
     if present is None:
         return False
     try:
-        return raw_bytes(read_raw(store, [present]), "csv") == raw_bytes(frame, "csv")
+        return raw_bytes(read_raw([present]), "csv") == raw_bytes(frame, "csv")
     except DataError:  # torn or foreign: other content, which --overwrite may replace
         return False
 

@@ -29,7 +29,7 @@ def test_compiled_indicators_have_the_same_bits(monkeypatch: pytest.MonkeyPatch,
     rows = believed(market(17, *TOKENS, quarantined=0.01))
     expected = indicators(rows, first, last)
     assert COMPILED_MODULES[0] not in sys.modules
-    monkeypatch.setattr(compiling, "_LEAST_ROWS", 1)
+    monkeypatch.setattr(compiling, "_REPAID_FROM", 1)
     for module in ("indicators", "stationary"):  # or all of these few would be handed over at once
         monkeypatch.setattr(f"breakout_assets.dataset.{module}._TOKENS", 5)
     found = indicators(rows, first, last)
@@ -50,6 +50,6 @@ def test_without_numba_the_same_values_come_from_elsewhere(monkeypatch: pytest.M
     rows = believed(market(17, "walk", "two rows in three"))
     expected = indicators(rows, FIRST, LAST)
     monkeypatch.setitem(sys.modules, "numba", None)
-    monkeypatch.setattr(compiling, "_LEAST_ROWS", 1)
+    monkeypatch.setattr(compiling, "_REPAID_FROM", 1)
     assert not load_compiled(10**9)
     pd.testing.assert_frame_equal(indicators(rows, FIRST, LAST), expected, check_exact=True)

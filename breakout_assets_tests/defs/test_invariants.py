@@ -27,7 +27,7 @@ def randomise_after(world: World, hour: pd.Timestamp, until: pd.Timestamp) -> in
         for file in world.store.raw_files(day.date()).values():
             if file.hour <= hour:
                 continue
-            frame = read_raw(world.store, [file])
+            frame = read_raw([file])
             numbers = frame.select_dtypes("float64").columns
             frame[numbers] = frame[numbers] * np.exp(rng.normal(0, 1, (len(frame), len(numbers))))
             world.store.write(file.path, raw_bytes(frame, "csv"))

@@ -90,7 +90,7 @@ def test_a_month_of_hours_is_read_in_twice_the_folders_time_and_that_of_its_requ
     def seconds(where: Store, *, parsed: bool = True) -> float:
         files = list(where.raw_between(hours[0], hours[-1]).values())
         start = time.perf_counter()
-        read = len(read_raw(where, files)) if parsed else len(objects.read_many([file.path for file in files])) * 1250
+        read = len(read_raw(files)) if parsed else len(objects.read_many([file.path for file in files])) * 1250
         assert read == 720 * 1250
         return time.perf_counter() - start
 

@@ -58,7 +58,7 @@ def candle_file(folder: Path, frame: pd.DataFrame, name: str = "candles.parquet"
 def stored(store: Store, first: datetime, hours: int) -> pd.DataFrame:
     """What the reader of raw files makes of so many hours."""
     files = store.raw_between(first, first + timedelta(hours=hours - 1))
-    return read_raw(store, list(files.values()))
+    return read_raw(list(files.values()))
 
 
 def rows_of(hours: list[int], **changes: Any) -> pd.DataFrame:

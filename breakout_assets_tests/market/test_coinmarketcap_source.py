@@ -57,7 +57,7 @@ def one(store: Store, api: FakeApi, hour: datetime = HOUR, now: datetime | None 
 def raw_of(store: Store, hour: datetime = HOUR) -> pd.DataFrame:
     file = store.raw_file(hour)
     assert file is not None
-    return read_raw(store, [file]).set_index("id")
+    return read_raw([file]).set_index("id")
 
 
 def list_before(store: Store, *hours_ago: int, coins: int = 3) -> None:

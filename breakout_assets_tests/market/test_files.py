@@ -13,7 +13,7 @@ HOUR = at("2024-03-01 05:00")
 
 
 def read(store: Store) -> pd.DataFrame:
-    return read_raw(store, list(store.raw_files(HOUR.date()).values()))
+    return read_raw(list(store.raw_files(HOUR.date()).values()))
 
 
 @pytest.mark.parametrize("extension", ["csv", "parquet"])
@@ -138,13 +138,13 @@ def test_two_swapped_columns_are_read_by_name(store: Store) -> None:
 
 
 def test_no_files_give_no_rows(store: Store) -> None:
-    assert list(read_raw(store, []).columns) == list(RAW_COLUMNS)
+    assert list(read_raw([]).columns) == list(RAW_COLUMNS)
 
 
 def test_a_file_that_vanishes_is_an_error(store: Store, tmp_path: Path) -> None:
     file = RawFile(HOUR, store.raw_path(HOUR, "csv"), "v", HOUR)
     with pytest.raises(DataError, match="cannot be read"):
-        read_raw(store, [file])
+        read_raw([file])
 
 
 def test_bytes_do_not_depend_on_how_a_frame_came_about() -> None:

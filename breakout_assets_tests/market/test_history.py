@@ -41,7 +41,7 @@ def test_a_day_is_compacted_by_token_and_time_whatever_hours_it_has(store: Store
     assert day.rows["price"].tolist() == [1.0, 1.02, 20.0, 20.02]
 
 
-def test_what_a_day_was_made_from_changes_with_a_late_or_rewritten_file(store: Store) -> None:
+def test_the_sources_of_a_day_change_with_a_late_or_rewritten_file(store: Store) -> None:
     fill(store, "2024-03-01 22:00", 2)
     first = compact_day(store, load_registry(store), DAY)
     assert compact_day(store, load_registry(store), DAY).sources == first.sources
@@ -197,7 +197,7 @@ def test_a_day_is_judged_by_the_hours_before_it(store: Store, compacted: bool) -
     assert [hour.hour for hour in stale["timestamp"]] == [3, 4]
 
 
-def test_what_a_day_was_made_from_changes_with_the_days_that_it_is_judged_by(store: Store) -> None:
+def test_the_sources_of_a_day_change_with_the_days_that_it_is_judged_by(store: Store) -> None:
     fill(store, "2024-03-08 00:00", 2)
     found = {compact_day(store, load_registry(store), date(2024, 3, 8)).sources}
     for earlier in ("2024-03-07 10:00", "2024-03-01 00:00"):

@@ -38,7 +38,7 @@ def test_every_hour_of_a_panel_becomes_a_raw_file(store: Store, tmp_path: Path, 
     assert "max_supply" in report.absent_columns
     found = {**store.raw_files(FIRST.date()), **store.raw_files((FIRST + timedelta(hours=4)).date())}
     assert len(found) == 5
-    rows = read_raw(store, list(found.values()))
+    rows = read_raw(list(found.values()))
     assert rows["symbol"].tolist() == ["C1", "NAN"] * 5
     assert rows["id"].tolist() == [1, 2] * 5
 
@@ -66,7 +66,7 @@ def test_an_hour_with_other_content_is_refused_unless_told_otherwise(store: Stor
     assert path.read_bytes() == before
     report = import_panel(other, store, overwrite=True)
     assert report.replaced == 5
-    assert read_raw(store, [store.raw_files(FIRST.date())[FIRST]])["price"].tolist() == [11.0, 20.0]
+    assert read_raw([store.raw_files(FIRST.date())[FIRST]])["price"].tolist() == [11.0, 20.0]
 
 
 def test_a_torn_hour_is_repaired_by_an_import_that_may_overwrite(store: Store, tmp_path: Path) -> None:

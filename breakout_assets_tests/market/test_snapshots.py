@@ -32,7 +32,7 @@ def market(store: Store, coins: list[dict[str, object]]) -> pd.DataFrame:
 )
 def test_a_row_without_a_usable_price_is_kept_with_the_reason(store: Store, price: float | None, reason: str) -> None:
     put(store, HOUR, [coin(1), coin(2, price=price)])
-    raw = read_raw(store, list(store.raw_files(HOUR.date()).values()))
+    raw = read_raw(list(store.raw_files(HOUR.date()).values()))
     rows = market_rows(store, load_registry(store), raw)
     rows = judged(rows, rows.iloc[:0])
     assert rows["token"].tolist() == ["C1-1", "C2-2"]
