@@ -72,7 +72,7 @@ def publish(store: Store, model: "FittedModel") -> UPath:
     from breakout_assets.learning.model_files import save
 
     folder = save(model, store.model_folder(model.name))
-    # After it is complete: a mark that comes first could be folded in, and removed, before there is anything to fold in.
+    # Once it is complete: a mark that came first could be folded in, and removed, before there is anything to fold in.
     store.write(_folder(store, model.recipe) / _CHANGED / f"{model.name}@{stamp(model.trained_until)}", b"")
     return folder
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from breakout_assets import objects
 from breakout_assets.errors import DataError
 from breakout_assets.market.schema import FLOAT_COLUMNS, INTEGER_COLUMNS, RAW_COLUMNS, RAW_TYPES, raw_frame
-from breakout_assets.store import RawFile, Store, parquet_bytes
+from breakout_assets.store import RawFile, parquet_bytes
 
 # Without these there is no label and no feature. The other columns are null where an older file lacks them: the
 # listing has grown over the years.
