@@ -184,7 +184,8 @@ def _with_logs(columns: Sequence[_Floats], hour: _Ints, begins: _Ints) -> _Float
     """The columns, then the log of the volume and that of the price over the one an hour before."""
     price, volume = columns[:2]
     of_next_hour = np.diff(hour, prepend=hour[:1]) == 1
-    of_next_hour[begins[:-1]] = False
+    firsts = begins[:-1]
+    of_next_hour[firsts[firsts < len(hour)]] = False  # the last tokens may have no row
     change = np.full(len(hour), np.nan)
     np.divide(price[1:], price[:-1], out=change[1:], where=of_next_hour[1:])
     return np.stack([*columns, np.log(volume), np.log(change)])

@@ -1,9 +1,11 @@
+import sys
 from datetime import date, timedelta
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from breakout_assets.dataset.compiling import load_compiled
 from breakout_assets.dataset.features import days_of_look_back, with_indicators
 from breakout_assets.dataset.indicators import INDICATOR_COLUMNS, LOOKBACK, window_indicators
 from breakout_assets.dataset.stationary import STATIONARY_COLUMNS, stationary_indicators
@@ -64,8 +66,13 @@ def test_a_quarantined_row_may_lack_its_token() -> None:
     np.testing.assert_array_equal(found[NAMES].to_numpy(), expected.loc[found.index].to_numpy())
 
 
+@pytest.mark.usefixtures("nothing_compiled")
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("categories", [["B-2", "A-1"], ["Z-9", "A-1", "0-0", "B-2"]])
-def test_coded_tokens_may_have_any_order_and_names_that_no_row_has(categories: list[str]) -> None:
+def test_coded_tokens_may_have_any_order_and_names_that_no_row_has(categories: list[str], compiled: bool) -> None:
+    if compiled:
+        pytest.importorskip("numba", reason="the extra `fast` is not installed")
+        assert load_compiled(sys.maxsize)
     rows = market()
     coded = rows.assign(token=pd.Categorical(rows["token"], categories=categories))
     asked = rows[rows["timestamp"] == HOUR]
