@@ -107,7 +107,7 @@ def read_newest(
     """All columns of an hour's market rows (`hour_of_rows` of them), and those from the `first` day to that hour.
 
     The latter have all columns or some, and text as categories. Daily files are read as far as there are any, that of
-    the day before only if it was made from the raw hours that are there; all other days, and today, from raw hours.
+    the day before only if nothing has arrived for it since; all other days, and today, from raw hours.
     """
     days = list(_days(first, hour.date()))
     compacted = {*store.days_there("daily_snapshots", days[:-1])}
@@ -122,13 +122,15 @@ def read_newest(
 
 
 def _up_to_date(store: Store, day: date) -> bool:
-    """Whether the daily file was made from all raw hours of the day as they are there.
+    """Whether the daily file was made from all raw hours of the day as they are there, or has hours that no more are.
 
     By their bytes: a file's time says nothing of what arrived while the day was being compacted. Hashing them takes a
     twentieth of what reading and judging them would.
     """
-    made_from = store.made_from("daily_snapshots", day)
-    return bool(made_from) and made_from == _digest_of(raw_digests(list(store.raw_files(day).values())).items())
+    made_from, files = store.made_from("daily_snapshots", day), store.raw_files(day)
+    if made_from and made_from == _digest_of(raw_digests(list(files.values())).items()):
+        return True
+    return bool(compacted_hours(store, day) - {*files})
 
 
 def _judged_of(store: Store, registry: TokenRegistry, files: Sequence[RawFile]) -> pd.DataFrame:

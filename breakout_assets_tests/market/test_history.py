@@ -146,6 +146,18 @@ def test_yesterday_is_read_from_its_daily_file_if_that_was_made_from_what_is_the
     pd.testing.assert_frame_equal(raw, rows.sort_values(key, ignore_index=True))
 
 
+@pytest.mark.parametrize("lost", [5, 24])
+def test_hours_of_yesterday_whose_raw_files_were_lost_come_from_its_daily_file(store: Store, lost: int) -> None:
+    fill(store, "2024-03-01 00:00", 24)
+    compact(store, DAY)
+    fill(store, "2024-03-02 00:00", 2)
+    first, last = at("2024-03-01 00:00"), at("2024-03-02 01:00")
+    rows = read_until(store, first, last)
+    for file in list(store.raw_files(DAY).values())[:lost]:
+        Path(str(file.path)).unlink()
+    pd.testing.assert_frame_equal(read_until(store, first, last), rows)
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_an_hour_that_is_delivered_again_after_yesterday_was_compacted_is_seen(store: Store, kept: bool) -> None:
     """Even if the file has the time and the length that it had."""
