@@ -72,7 +72,9 @@ def _far(
     a, b = source[column].to_numpy(), ours[column].to_numpy()
     scale = np.maximum(np.abs(a), np.abs(b))
     # A small difference of large numbers is as exact as these are.
-    if column in ("MACD", "MACD_signal"):
+    if column == "cal_price_change":  # percent, of prices that are hardly apart
+        scale = np.maximum(scale, 1.0)
+    elif column in ("MACD", "MACD_signal"):
         scale = ours["price"].to_numpy()
     elif column in ("OBV", "VPT", "pvt"):
         scale = np.maximum(scale, ours.groupby("token")["volume"].transform("max").to_numpy())

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from breakout_assets import store as store_module
 from breakout_assets.errors import DataError
 from breakout_assets.store import Store, parquet_bytes
 from breakout_assets.tables import ADDED, DAILY_SNAPSHOTS, MARKET_HEALTH, PREDICTIONS, conform
@@ -283,6 +284,19 @@ def test_rows_are_counted_by_the_values_of_some_columns(store: Store) -> None:
     assert store.count("daily_snapshots", [], ["token"]).empty
     with pytest.raises(DataError, match=r"missing for 1 of 4 partitions.*2024/03/04\.parquet"):
         store.count("daily_snapshots", [*DAYS, date(2024, 3, 4)], ["token"])
+
+
+def test_rows_in_a_bucket_are_counted_few_files_at_a_time(
+    store: Store, bucket_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for day in DAYS:
+        for each in (store, bucket_store):
+            each.write_table("daily_snapshots", day, market_day(day))
+    monkeypatch.setattr(store_module, "_HELD_FILES", 2)
+    by = ["token", "quarantine"]
+    found = bucket_store.count("daily_snapshots", DAYS, by)
+    pd.testing.assert_frame_equal(found, store.count("daily_snapshots", DAYS, by))
+    assert (found["n"] > 1).any()
 
 
 def test_a_file_of_before_a_column_was_added_has_nulls_in_it(store: Store) -> None:

@@ -137,9 +137,9 @@ def opened(data: pa.Buffer, recipe_id: str, where: str) -> PackedModels:
     """
     try:
         table = pa.ipc.open_file(data).read_all()
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise DataError(f"{where} holds no packed models ({error}); delete it, and it is made anew") from error
-    found = (table.schema.metadata or {}).get(_RECIPE, b"").decode()
+    found = (table.schema.metadata or {}).get(_RECIPE, b"").decode(errors="replace")
     if not table.schema.equals(SCHEMA, check_metadata=False) or found != recipe_id:
         raise DataError(f"{where} holds packed models of another kind or recipe; delete it, and it is made anew")
     return PackedModels(table.combine_chunks(), blake3(data).hexdigest())

@@ -80,7 +80,7 @@ def publish(store: Store, model: "FittedModel") -> UPath:
 def serving_models(store: Store, recipe: Recipe) -> PackedModels:
     """The newest serving generation of every token (of the pool alone where the recipe pools); one read."""
     found = _look(store, recipe)
-    models = None if found.changed else _open(found, recipe)
+    models = None if found.changed or found.is_contested else _open(found, recipe)
     return models or refresh(store, recipe)
 
 
