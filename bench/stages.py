@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -100,10 +101,12 @@ def _label(world: World) -> Work:
 
     def work() -> list[pd.DataFrame]:
         found = []
-        for part in parts:
-            first, last = np.array([part[0], part[-1] + HORIZON], "datetime64[D]")
-            rows = market[np.searchsorted(day_of_row, first) : np.searchsorted(day_of_row, last, "right")]
-            found += [labels[compared] for _, labels in label_days(rows, rows[list(SEGMENT_COLUMNS)], part)]
+        with duckdb.connect() as connection:
+            for part in parts:
+                first, last = np.array([part[0], part[-1] + HORIZON], "datetime64[D]")
+                rows = market[np.searchsorted(day_of_row, first) : np.searchsorted(day_of_row, last, "right")]
+                between = rows[list(SEGMENT_COLUMNS)]
+                found += [labels[compared] for _, labels in label_days(rows, between, part, connection)]
         return found
 
     return work

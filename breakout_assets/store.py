@@ -235,7 +235,7 @@ class Store:
             return self.read_table(table, [], by).assign(n=pd.Series(dtype="int64"))
         if not self.is_local and len(keys) > _HELD_FILES:
             parts = [self.count(table, keys[n : n + _HELD_FILES], by) for n in range(0, len(keys), _HELD_FILES)]
-            return pd.concat(parts).groupby(list(by), dropna=False, as_index=False)["n"].sum()
+            return pd.concat(parts).groupby(list(by), dropna=False, as_index=False).agg(n=("n", "sum"))
         paths = [self.table_path(table, key) for key in keys]
         names = ", ".join(f'"{name}"' for name in by)
         query = f"SELECT {names}, count(*) AS n FROM read_parquet($files) GROUP BY ALL ORDER BY ALL"  # noqa: S608

@@ -59,6 +59,8 @@ def labelled_dataset(context: dg.AssetExecutionContext, store: dg.ResourceParam[
     own price exactly 120 hours later, in percent; `y` is 1 where that is above 10. Rows without that later price stay,
     as `censored`. A day exists here once its five-day future is over.
     """
+    import duckdb
+
     from breakout_assets.dataset.labels import HORIZON, MARKET_COLUMNS, SEGMENT_COLUMNS, label_days
     from breakout_assets.market.history import read_days
 
@@ -66,11 +68,12 @@ def labelled_dataset(context: dg.AssetExecutionContext, store: dg.ResourceParam[
         days = [day_of(key) for key in keys]
         between = read_days(store, days_between(days[0], days[-1] + HORIZON), SEGMENT_COLUMNS)
         market = read_days(store, sorted({*days, *(day + HORIZON for day in days)}), MARKET_COLUMNS)
-        for day, rows in label_days(market, between, days):
+        for day, rows in label_days(market, between, days, connection):
             path = store.write_table("labelled_dataset", day, rows)
             yield day.isoformat(), (_labels_metadata(rows, path), check_labels(rows))
 
-    return each_chunk(context, make, DAYS_AT_ONCE)
+    with duckdb.connect() as connection:
+        return each_chunk(context, make, DAYS_AT_ONCE)
 
 
 def _labels_metadata(rows: pd.DataFrame, path: UPath) -> Metadata:

@@ -170,7 +170,10 @@ def awkward_market(seed: int) -> pd.DataFrame:
 def test_days_that_are_labelled_together_are_labelled_like_each_alone(seed: int) -> None:
     rows = awkward_market(seed)
     days = [(FIRST + timedelta(days=n)).date() for n in range(4)]
-    together = dict(label_days(rows, rows[list(SEGMENT_COLUMNS)], days))
+    with duckdb.connect() as connection:
+        list(label_days(rows.iloc[:5], rows.iloc[:5][list(SEGMENT_COLUMNS)], days, connection))  # leaves nothing behind
+        together = dict(label_days(rows, rows[list(SEGMENT_COLUMNS)], days, connection))
+        assert not connection.sql("SHOW ALL TABLES").fetchall()
     assert list(together) == days
     for day in days:
         first, last = day_bounds(day)
@@ -187,7 +190,7 @@ def test_days_that_are_labelled_together_are_labelled_like_each_alone(seed: int)
 def test_a_day_without_rows_among_others_is_empty() -> None:
     rows = market({"A-1": [1.0] * 24 + [None] * 24 + [1.0] * 24})
     days = [(FIRST + timedelta(days=n)).date() for n in range(3)]
-    found = dict(label_days(rows, rows[list(SEGMENT_COLUMNS)], days))
+    found = dict(label_days(rows, rows[list(SEGMENT_COLUMNS)], days, duckdb.connect()))
     assert [len(found[day]) for day in days] == [24, 0, 24]
     assert found[days[1]].dtypes.to_dict() == found[days[0]].dtypes.to_dict()
 
