@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,6 @@ from breakout_assets.learning.selection import feature_values
 from breakout_assets.learning.serving import serving_models
 from breakout_assets.store import Store
 from breakout_assets.tables import conform
-
-if TYPE_CHECKING:
-    from breakout_assets.learning.training import FittedModel
 
 # Why a coin has no probability, or one that is not traded on.
 REASONS: Final[dict[str, str]] = {
@@ -41,6 +38,14 @@ POOLED_RECIPE: Final = "POOLED_RECIPE"
 NO_OWN_MODEL: Final = "NO_OWN_MODEL"
 
 
+@dataclass(frozen=True)
+class _Read:
+    """What is kept of an archive; the model itself would take many times the memory."""
+
+    serves: bool
+    row: pa.Table
+
+
 @dataclass
 class ModelShelf:
     """The models of one recipe; each file is read once while the shelf is in use."""
@@ -48,9 +53,9 @@ class ModelShelf:
     store: Store
     recipe: Recipe
     _generations: dict[str, dict[datetime, UPath]] = field(default_factory=dict)
-    _loaded: dict[UPath, "FittedModel | DataError"] = field(default_factory=dict)
+    _read: dict[UPath, _Read] = field(default_factory=dict)
     _serving: PackedModels | None = None
-    _earlier: dict[tuple[UPath | None, ...], PackedModels] = field(default_factory=dict)
+    _earlier: tuple[tuple[UPath | None, ...], PackedModels] | None = None  # the last one: hours are asked in order
 
     def models_at(self, hour: datetime) -> PackedModels:
         """The newest serving model of every token, and of the pool, that had seen no price after `hour`.
@@ -65,48 +70,32 @@ class ModelShelf:
         if later.empty:
             return self._serving
         folders = tuple(self._folder_at(str(token), hour) for token in later)
-        if folders not in self._earlier:
+        if self._earlier is None or self._earlier[0] != folders:
             kept = self._serving.table.filter(pa.array(~about.index.isin(later)))
-            rows = [self._row(str(token), folder) for token, folder in zip(later, folders, strict=True) if folder]
-            self._earlier[folders] = packed([kept, *rows], self.recipe.recipe_id)
-        return self._earlier[folders]
-
-    def model_for(self, token: str, hour: datetime) -> "FittedModel | None":
-        """The newest serving model of a token (or of `POOLED`) that had seen no price after `hour`.
-
-        None if there is none, or it cannot be read.
-        """
-        folder = self._folder_at(token, hour)
-        model = self._read(folder) if folder else None
-        return None if isinstance(model, DataError) else model
+            rows = [self._read[folder].row for folder in folders if folder]
+            self._earlier = folders, packed([kept, *rows], self.recipe.recipe_id)
+        return self._earlier[1]
 
     def _folder_at(self, token: str, hour: datetime) -> UPath | None:
         if token not in self._generations:
             self._generations[token] = generations(self.store.model_folder(token), self.recipe)
         for until, folder in reversed(self._generations[token].items()):
             if until <= hour:
-                model = self._read(folder)
-                if isinstance(model, DataError) or model.serves:
+                if folder not in self._read:
+                    self._read[folder] = self._look_into(token, until, folder)
+                if self._read[folder].serves:
                     return folder
         return None
 
-    def _read(self, folder: UPath) -> "FittedModel | DataError":
+    def _look_into(self, token: str, until: datetime, folder: UPath) -> _Read:
         from breakout_assets.learning.model_files import load  # slow to import; what serves now is packed
 
-        if folder not in self._loaded:
-            try:
-                self._loaded[folder] = load(folder)
-            except DataError as error:  # one bad file must not keep all other coins from being judged
-                self._loaded[folder] = error
-        return self._loaded[folder]
-
-    def _row(self, token: str, folder: UPath) -> pa.Table:
-        model = self._read(folder)
-        if not isinstance(model, DataError):
+        try:
+            model = load(folder)
             # With its manifest, so that the same models make the same file whenever it is made.
-            return with_hashes(packed_row(model), manifest_hash=manifest_hash(folder))
-        until = next(until for until, known in self._generations[token].items() if known == folder)
-        return flawed_row(token, self.recipe, until, str(model))
+            return _Read(model.serves, with_hashes(packed_row(model), manifest_hash=manifest_hash(folder)))
+        except DataError as error:  # one bad file must not keep all other coins from being judged
+            return _Read(serves=True, row=flawed_row(token, self.recipe, until, str(error)))
 
 
 def predict_hour(

@@ -123,9 +123,8 @@ def test_a_model_expires_two_weeks_after_the_last_price_it_has_seen(store: Store
 def test_a_generation_that_does_not_serve_leaves_it_to_the_one_before(store: Store) -> None:
     publish(store, trained(POOLED, HOUR - timedelta(hours=5)))
     publish(store, replace(trained(POOLED, HOUR), serves=False))
-    model = ModelShelf(store, RECIPE).model_for(POOLED, HOUR)
-    assert model is not None
-    assert model.trained_until == HOUR - timedelta(hours=5)
+    about = ModelShelf(store, RECIPE).models_at(HOUR).about
+    assert about["trained_until"].to_dict() == {POOLED: HOUR - timedelta(hours=5)}
 
 
 @pytest.mark.parametrize("doubt", ["NO_EVIDENCE", "EVIDENCE_EXPIRED", "NOT_PROVEN", "REALISED_LOSS"])
@@ -172,13 +171,9 @@ def test_a_model_that_has_seen_a_later_price_is_not_asked(store: Store) -> None:
     publish(store, trained("A-1", HOUR))
     assert predict(store, live(A_1={}))["model_scope"].tolist() == ["token"]
     shelf = ModelShelf(store, RECIPE)
-    asked = [shelf.model_for("A-1", HOUR + timedelta(hours=n)) for n in (-1, 0, 1, 2)]
-    assert [model and model.trained_until for model in asked] == [
-        None,
-        HOUR,
-        HOUR + timedelta(hours=1),
-        HOUR + timedelta(hours=1),
-    ]
+    asked = [shelf.models_at(HOUR + timedelta(hours=n)).about["trained_until"].to_dict() for n in (-1, 0, 1, 2)]
+    later = {"A-1": HOUR + timedelta(hours=1)}
+    assert asked == [{}, {"A-1": HOUR}, later, later]
 
 
 def test_a_model_of_another_recipe_is_not_asked(store: Store) -> None:

@@ -58,9 +58,8 @@ def test_a_refresh_that_would_have_earned_less_is_kept_and_does_not_serve(store:
     assert not model.serves
     assert "does not serve" in verdict
     save(model, store.model_folder(POOLED))
-    spoken = ModelShelf(store, BY).model_for(POOLED, model.trained_until)
-    assert spoken is not None
-    assert spoken.trained_until == KNOWN
+    spoken = ModelShelf(store, BY).models_at(model.trained_until).about
+    assert spoken["trained_until"].to_dict() == {POOLED: KNOWN}
 
 
 def test_a_few_new_days_decide_nothing(store: Store, rows: pd.DataFrame) -> None:
