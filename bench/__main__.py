@@ -85,10 +85,12 @@ def _prepare(world: World, work: Path) -> None:
     ready = work / "world.json"
     if ready.exists() and World.read(ready) == world:
         return
-    if work.exists() and not ready.exists() and any(work.iterdir()):
+    mark = work / "made-by-bench"  # so that one that was stopped half-way is known again
+    if work.exists() and not ready.exists() and not mark.exists() and any(work.iterdir()):
         raise SystemExit(f"{work} is no folder of the bench, and would be emptied; name another, or delete it yourself")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
+    mark.touch()
     console.print(f"A market of {world.tokens} coins and {world.days} days ...")
     _elsewhere(build, world)
     console.print("Labels and indicators ...")

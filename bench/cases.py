@@ -35,11 +35,14 @@ def difference(stage: Stage, source: pd.DataFrame, ours: pd.DataFrame, within: f
     """Why two results are not equal enough for a ratio; None if they are.
 
     Where one side computed rows that the other was not asked for, the rows of both are compared; all but a hundredth of
-    the smaller result must be there. What the stage wants exact may be `within` so much of itself.
+    the smaller result must be there, and half of the published way's. What the stage wants exact may be `within` so
+    much of itself.
     """
     if len(source) != len(ours) or not source[_KEY].equals(ours[_KEY]):
         both = source[_KEY].merge(ours[_KEY], on=_KEY)
-        if (stage.exact and not stage.near) or len(both) < max(1, _SHARED * min(len(source), len(ours))):
+        if (stage.exact and not stage.near) or len(both) < max(
+            1, _SHARED * min(len(source), len(ours)), len(source) / 2
+        ):
             return f"{len(source)} rows against {len(ours)}, {len(both)} of them in both"
         source, ours = (side.merge(both, on=_KEY).sort_values(_KEY, ignore_index=True) for side in (source, ours))
     for column in stage.exact:

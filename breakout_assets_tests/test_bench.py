@@ -152,6 +152,12 @@ def test_a_way_that_leaves_out_more_than_what_was_quarantined_is_unequal() -> No
     assert said == "300 rows against 400, 200 of them in both"
 
 
+def test_a_way_that_answers_for_few_is_unequal_although_they_are_right() -> None:
+    many = pd.concat([ROWS.assign(token=ROWS["token"] + str(n)) for n in range(100)])
+    assert difference(NEAR, comparable(NEAR, many), comparable(NEAR, many.iloc[:200])) is None
+    assert difference(NEAR, comparable(NEAR, many), comparable(NEAR, many.iloc[:100])) is not None
+
+
 def test_one_far_value_in_a_thousand_is_forgiven_to_nothing_but_scores() -> None:
     many = comparable(NEAR, pd.concat([ROWS.assign(token=ROWS["token"] + str(n)) for n in range(5000)]))
     far = many.assign(RSI=many["RSI"].where(many.index != 3, 99.0))
