@@ -45,7 +45,7 @@ test-all: .venv/installed ## all tests, also those with a daemon, a browser and 
 	@$(BIN)/python -m pytest $(ON_TWO)
 	@TEST_LEDGERS=postgres $(BIN)/python -m pytest $(ON_TWO) -m "not long" $(addprefix breakout_assets_tests/trading/test_, $(ON_POSTGRES))
 
-bench: .venv/installed .venv-pandas-2/installed ## every stage beside the published way, at 1,250 coins and a year of history; an hour, 7 GB of disk
+bench: .venv/installed .venv-pandas-2/installed ## every stage beside the published way, at 1,250 coins and a year of history; an hour, 8 GB of disk
 	@$(BIN)/python -m bench --older-pandas .venv-pandas-2/bin/python $(BENCH)
 
 # pandas 3 reads a CSV file in less than half of what pandas 2 takes, which the write-up was made with.
