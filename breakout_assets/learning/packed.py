@@ -131,20 +131,23 @@ def file_bytes(table: pa.Table) -> bytes:
     return data
 
 
-def opened(data: pa.Buffer, recipe_id: str, where: str) -> PackedModels:
-    """The models of a file.
+def opened(data: pa.Buffer, digest: str, recipe_id: str, where: str) -> PackedModels:
+    """The models of a file that has this digest.
 
     Raises:
-        DataError: it is no such file, or of another recipe; the message names it.
+        DataError: it has another, is no such file, or of another recipe; the message names it.
     """
+    # First: what a damaged file makes of Arrow nobody can tell.
+    if blake3(data).hexdigest() != digest:
+        raise DataError(f"{where} does not have the BLAKE3 in its name; it is made anew")
     try:
         table = pa.ipc.open_file(data).read_all()
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{where} holds no packed models ({error}); delete it, and it is made anew") from error
+        raise DataError(f"{where} holds no packed models ({error}); it is made anew") from error
     found = (table.schema.metadata or {}).get(_RECIPE, b"").decode(errors="replace")
     if not table.schema.equals(SCHEMA, check_metadata=False) or found != recipe_id:
-        raise DataError(f"{where} holds packed models of another kind or recipe; delete it, and it is made anew")
-    return PackedModels(table.combine_chunks(), blake3(data).hexdigest())
+        raise DataError(f"{where} holds packed models of another kind or recipe; it is made anew")
+    return PackedModels(table.combine_chunks(), digest)
 
 
 def packed_row(model: "FittedModel") -> pa.Table:

@@ -160,13 +160,9 @@ def _open(found: _Shelf, recipe: Recipe) -> PackedModels | None:
     key = max(found.packs)
     path = found.packs[key]
     try:
-        models = opened(objects.read_mapped(path), recipe.recipe_id, str(path))
+        return opened(objects.read_mapped(path), key[1], recipe.recipe_id, str(path))
     except DataError as error:
         _log.warning("%s", error)
         return None
     except FileNotFoundError:  # deleted as superseded since the listing
         return None
-    if models.digest != key[1]:
-        _log.warning("%s does not have the BLAKE3 in its name; it is made anew", path)
-        return None
-    return models

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pytest
+from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -173,7 +174,7 @@ def test_equal_models_make_equal_bytes_in_whatever_order_they_come() -> None:
     packs = [packed(order, SMALL.recipe_id) for order in (rows, rows[::-1])]
     assert packs[0].digest == packs[1].digest
     assert packed(rows[:2], SMALL.recipe_id).digest != packs[0].digest
-    read = opened(pa.py_buffer(file_bytes(packs[0].table)), SMALL.recipe_id, "here")
+    read = opened(pa.py_buffer(file_bytes(packs[0].table)), packs[0].digest, SMALL.recipe_id, "here")
     assert read.digest == packs[0].digest
     assert read.table.equals(packs[0].table)
 
@@ -194,7 +195,17 @@ def test_what_a_person_asks_of_a_pack_is_a_frame() -> None:
 )
 def test_a_foreign_file_is_refused_by_name(data: bytes) -> None:
     with pytest.raises(DataError, match="here holds"):
-        opened(pa.py_buffer(data), "r", "here")
+        opened(pa.py_buffer(data), blake3(data).hexdigest(), "r", "here")
+
+
+def test_a_file_of_which_one_bit_is_another_is_refused_before_it_is_read() -> None:
+    pack = packed([packed_row(fitted(1))], "r")
+    data = file_bytes(pack.table)
+    for place in np.random.default_rng(1).integers(0, len(data), 50):
+        damaged = bytearray(data)
+        damaged[place] ^= 1
+        with pytest.raises(DataError, match="here does not have the BLAKE3 in its name"):
+            opened(pa.py_buffer(bytes(damaged)), pack.digest, "r", "here")
 
 
 def test_a_forest_whose_nodes_are_numbered_otherwise_is_refused() -> None:

@@ -14,7 +14,7 @@ from upath import UPath
 from breakout_assets import objects
 from breakout_assets.learning import model_files
 from breakout_assets.learning.model_files import load, save
-from breakout_assets.learning.packed import packed_row
+from breakout_assets.learning.packed import file_bytes, packed, packed_row
 from breakout_assets.learning.recipes import POOLED
 from breakout_assets.learning.serving import publish, refresh, serving_models
 from breakout_assets.learning.training import FittedModel
@@ -113,6 +113,18 @@ def test_a_recipe_that_pools_serves_the_pool_alone(store: Store) -> None:
         publish(store, trained(name, recipe=POOLING))
     assert list(serving_models(store, POOLING).about.index) == [POOLED]
     assert list(serving_models(store, RECIPE).about.index) == []
+
+
+def test_of_two_files_of_one_number_neither_is_believed(store: Store) -> None:
+    """Two writers took it, and the second ended before it had looked again."""
+    publish(store, trained("A-1"))
+    made = serving_models(store, RECIPE)
+    [path] = (store.root / "serving").rglob("*.arrow")
+    others = (packed([packed_row(trained(f"X-{n}"))], RECIPE.recipe_id) for n in range(100))
+    other = next(each for each in others if each.digest > made.digest)
+    path.with_name(f"000001-{other.digest}.arrow").write_bytes(file_bytes(other.table))
+    assert list(serving_models(store, RECIPE).about.index) == ["A-1"]
+    assert files(store)[-1] == f"000002-{made.digest}.arrow"
 
 
 @pytest.mark.parametrize("damage", [b"", b"damaged"])
