@@ -22,7 +22,7 @@ def indicators(rows: pd.DataFrame, first: int, last: int) -> pd.DataFrame:
     return published.join(stationary_indicators(rows, published))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "last"), [(FIRST, FIRST), (FIRST, LAST), (0, LAST)], ids=["hour", "day", "range"])
 def test_compiled_indicators_have_the_same_bits(monkeypatch: pytest.MonkeyPatch, first: int, last: int) -> None:
     pytest.importorskip("numba", reason="the extra `fast` is not installed")
