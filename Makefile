@@ -48,7 +48,7 @@ test-all: .venv/installed ## all tests, also those with a daemon, a browser and 
 bench: .venv/installed .venv-pandas-2/installed ## every stage beside the published way, at 1,250 coins and a year of history; an hour, 8 GB of disk
 	@$(BIN)/python -m bench --older-pandas .venv-pandas-2/bin/python $(BENCH)
 
-# pandas 3 reads a CSV file in less than half of what pandas 2 takes, which the write-up was made with.
+# pandas 3 reads a CSV file in less than half of what pandas 2 takes, which the promised ratio was measured with.
 .venv-pandas-2/installed:
 	@$(PYTHON) -m venv --clear .venv-pandas-2
 	@.venv-pandas-2/bin/python -m pip install --quiet --disable-pip-version-check 'pandas==2.3.3' pyarrow

@@ -40,9 +40,8 @@ def difference(stage: Stage, source: pd.DataFrame, ours: pd.DataFrame, within: f
     """
     if len(source) != len(ours) or not source[_KEY].equals(ours[_KEY]):
         both = source[_KEY].merge(ours[_KEY], on=_KEY)
-        if (stage.exact and not stage.near) or len(both) < max(
-            1, _SHARED * min(len(source), len(ours)), len(source) / 2
-        ):
+        enough = max(1, _SHARED * min(len(source), len(ours)), len(source) / 2)
+        if (stage.exact and not stage.near) or len(both) < enough:
             return f"{len(source)} rows against {len(ours)}, {len(both)} of them in both"
         source, ours = (side.merge(both, on=_KEY).sort_values(_KEY, ignore_index=True) for side in (source, ours))
     for column in stage.exact:

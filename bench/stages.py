@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from bench import source, source_reading
-from bench.world import World, pickled
+from bench.world import HORIZON_DAYS, World, pickled
 from breakout_assets.dataset import compiling
 from breakout_assets.dataset.features import HISTORY_COLUMNS, days_of_look_back, with_indicators
 from breakout_assets.dataset.indicators import INDICATOR_COLUMNS, LOOKBACK, window_indicators
@@ -94,7 +94,7 @@ def _label(world: World) -> Work:
     from breakout_assets.defs.dataset import DAYS_AT_ONCE
 
     market = read_days(world.store, world.measured_days, MARKET_COLUMNS)
-    days = world.measured_days[: -(HORIZON // timedelta(days=1))]
+    days = world.measured_days[:-HORIZON_DAYS]
     day_of_row = market["timestamp"].to_numpy().astype("datetime64[D]")
     parts = [days[n : n + DAYS_AT_ONCE] for n in range(0, len(days), DAYS_AT_ONCE)]
     compared = ["id", "timestamp", "price", "cal_price_change", "y"]

@@ -12,6 +12,7 @@ from typing import Final
 from rich.progress import track
 
 from bench.market import FIRST_HOUR, generate
+from breakout_assets.dataset.labels import HORIZON
 from breakout_assets.learning.generations import newest_serving
 from breakout_assets.learning.model_files import load
 from breakout_assets.learning.recipes import Recipe, recipe
@@ -21,7 +22,7 @@ from breakout_assets.market.tokens import load_registry
 from breakout_assets.store import MODELS, Store
 
 RECIPE: Final = "blog_fixed"
-HORIZON_DAYS: Final = 5
+HORIZON_DAYS: Final = HORIZON // timedelta(days=1)
 _WRITERS: Final = 2
 
 
